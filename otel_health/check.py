@@ -1,0 +1,321 @@
+"""Check functions, the policy a check carries, and what its outcome means."""
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from difflib import get_close_matches
+from numbers import Real
+from types import MappingProxyType
+from typing import Final, Protocol, TypedDict
+
+from otel_health.redaction import describe, redact
+from otel_health.report import NO_OBSERVATIONS, CheckResult, ErrorType, Status
+
+CheckReturn = None | bool | Mapping[str, float]
+CheckFunc = Callable[[], CheckReturn | Awaitable[CheckReturn]]
+"""A callable without arguments, sync or async, that speaks for one component.
+
+Returning None, True or a mapping of observations passes, returning False or raising fails,
+raising `Degraded` warns.
+"""
+
+LIVEZ: Final = "livez"
+READYZ: Final = "readyz"
+STARTUPZ: Final = "startupz"
+HEALTHZ: Final = "healthz"
+STANDARD_PROBES: Final = (LIVEZ, READYZ, STARTUPZ, HEALTHZ)
+
+MAX_OBSERVATIONS: Final = 16
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+_NAME_RULE: Final = "use 1 to 64 letters, digits, '_', '.' or '-', beginning with a letter or digit"
+_RETURN_RULE: Final = (
+    "a check returns None or True to pass, False to fail, or a mapping of at most "
+    f"{MAX_OBSERVATIONS} names to finite numbers; where finishing is passing, use completes(function, *args)"
+)
+
+
+class Degraded(Exception):
+    """Raised by a check function whose component works, but not as well as it should: it warns.
+
+    Args:
+        reason: One sentence for the operator.
+        observations: Finite numbers measured on the way, at most 16.
+
+    Raises:
+        ValueError: An observation is not a finite number.
+    """
+
+    def __init__(self, reason: str, /, **observations: float) -> None:
+        super().__init__(reason)
+        self.observations = observed(observations)
+
+
+class Failed(Exception):
+    """Raised by a check function whose component does not work: it fails.
+
+    Args:
+        reason: One sentence for the operator.
+        observations: Finite numbers measured on the way, at most 16.
+
+    Raises:
+        ValueError: An observation is not a finite number.
+    """
+
+    def __init__(self, reason: str, /, **observations: float) -> None:
+        super().__init__(reason)
+        self.observations = observed(observations)
+
+
+class CheckOptions(TypedDict, total=False):
+    """The policy a check may be registered with; what is left out comes from its Checker."""
+
+    timeout: float
+    """Seconds one run may take (a hard deadline)."""
+    interval: float
+    """Seconds between the renewals by a started Checker, plus or minus 10 %."""
+    probes: Collection[str]
+    """The probes that ask this check; `healthz` always does."""
+    local: bool
+    """The author's word that the check looks only inside this process; `livez` takes no other."""
+    critical: bool
+    """Whether a failure turns its probes to fail, not only to warn."""
+    warn_after: float | None
+    """Seconds from which a pass is a warn."""
+    failure_threshold: int
+    """Consecutive failures before an up component is held to fail."""
+    success_threshold: int
+    """Consecutive successes before a component that is not up is held to be up."""
+    initial_delay: float
+    """Seconds before the first run of a started Checker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A check function with its name and its policy. See `CheckOptions` for units."""
+
+    name: str
+    function: CheckFunc
+    timeout: float = 3.0
+    interval: float = 10.0
+    probes: Collection[str] = frozenset({READYZ})
+    local: bool = False
+    critical: bool = True
+    warn_after: float | None = None
+    failure_threshold: int = 1
+    success_threshold: int = 1
+    initial_delay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            TypeError: The function cannot be called.
+            ValueError: A name or an option is out of its range.
+        """
+        subject = f"check {self.name!r}"
+        require_name(self.name, "check")
+        if not callable(self.function):
+            raise TypeError(
+                f"{subject}: {type(self.function).__name__} cannot be called; pass the function, not its result"
+            )
+        require_seconds(subject, "timeout", self.timeout)
+        require_seconds(subject, "interval", self.interval)
+        if self.warn_after is not None:
+            require_seconds(subject, "warn_after", self.warn_after)
+            if self.warn_after >= self.timeout:
+                raise ValueError(
+                    f"{subject}: warn_after={self.warn_after!r} can never be reached before the timeout of "
+                    f"{self.timeout!r} s; make it smaller"
+                )
+        require_count(subject, "failure_threshold", self.failure_threshold)
+        require_count(subject, "success_threshold", self.success_threshold)
+        if self.initial_delay != 0 or isinstance(self.initial_delay, bool):
+            require_seconds(subject, "initial_delay", self.initial_delay)
+        for option in ("local", "critical"):
+            require_bool(subject, option, getattr(self, option))
+        object.__setattr__(self, "probes", _probes(subject, self.probes))
+        if LIVEZ in self.probes and not self.local:
+            raise ValueError(
+                f"{subject}: livez takes only checks declared local=True, since its failure restarts the process; "
+                "leave livez out, or declare the check local if it looks only inside this process"
+            )
+
+    def asked_by(self, probe: str) -> bool:
+        """Whether this probe asks this check."""
+        return probe == HEALTHZ or probe in self.probes
+
+    @property
+    def fresh_for(self) -> float:
+        """Seconds for which a result of this check is believed: two intervals plus its timeout."""
+        return 2 * self.interval + self.timeout
+
+
+_OPTIONS: Final = tuple(field.name for field in fields(Check) if field.name not in {"name", "function"})
+
+
+def require_known(subject: str, options: Mapping[str, object], known: Collection[str] = _OPTIONS) -> None:
+    """Refuse an option nobody knows, naming the one that was probably meant."""
+    for option in options:
+        if option not in known:
+            close = get_close_matches(option, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}"
+            raise TypeError(f"{subject}: unknown option {option!r}; {hint}")
+
+
+def require_name(name: object, what: str) -> None:
+    """Refuse a name that could not stand in a route and a label."""
+    if not isinstance(name, str) or NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} cannot name a {what}: {_NAME_RULE}")
+
+
+def require_seconds(subject: str, option: str, value: object) -> None:
+    """Refuse anything but a positive, finite number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{subject}: {option}={value!r} must be a positive, finite number of seconds")
+
+
+def require_count(subject: str, option: str, value: object) -> None:
+    """Refuse anything but a whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{subject}: {option}={value!r} must be a whole number of runs, at least 1")
+
+
+def require_bool(subject: str, option: str, value: object) -> None:
+    """Refuse anything but True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{subject}: {option}={value!r} must be True or False")
+
+
+def _probes(subject: str, probes: object) -> frozenset[str]:
+    if isinstance(probes, str) or not isinstance(probes, Collection):
+        raise ValueError(f"{subject}: probes={probes!r} must be a set of names, such as {{'readyz'}}")
+    for probe in probes:
+        require_name(probe, "probe")
+    return frozenset(probes)
+
+
+def observed(observations: Mapping[str, float]) -> Mapping[str, float]:
+    """Return the observations as a read-only mapping of floats.
+
+    Raises:
+        ValueError: There are more than 16, or one is ill-named or not a finite number.
+    """
+    pairs = dict(observations)
+    if len(pairs) > MAX_OBSERVATIONS:
+        raise ValueError(f"{len(pairs)} observations; a check may record at most {MAX_OBSERVATIONS}")
+    for name, value in pairs.items():
+        if not isinstance(name, str) or NAME.fullmatch(name) is None:
+            raise ValueError(f"{name!r} cannot name an observation: {_NAME_RULE}")
+        if isinstance(value, bool) or not isinstance(value, Real | Decimal) or not math.isfinite(value):
+            raise ValueError(f"observation {name!r} is {type(value).__name__}, not a finite number")
+        pairs[name] = float(value)
+    return MappingProxyType(pairs)
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether calling it gives a coroutine: coroutine functions, objects with an async `__call__`, partials of them."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def in_thread(function: Callable[[], CheckReturn]) -> CheckFunc:
+    """Return a check function that calls `function` in a thread, even if it looks asynchronous.
+
+    Plain functions run in a thread anyway; this is for callables that only seem to be coroutine functions
+    (a decorator that marks them so), and says the intention where a reader might wonder.
+    """
+
+    def check() -> CheckReturn:
+        return function()
+
+    return check
+
+
+def completes(function: Callable[..., object], /, *args: object) -> CheckFunc:
+    """Return a check function for which finishing is passing, whatever `function(*args)` returns.
+
+    Example:
+        >>> checker.add("postgres", completes(pool.fetchval, "SELECT 1"))
+    """
+    if is_async(function):
+
+        async def check() -> None:
+            await _awaited(function(*args))
+
+        return check
+
+    def call() -> Awaitable[None] | None:
+        value = function(*args)
+        return _awaited(value) if inspect.isawaitable(value) else None
+
+    return call
+
+
+async def _awaited(value: object) -> None:
+    if inspect.isawaitable(value):
+        await value
+
+
+class Ending(Protocol):
+    """How a run ended: by a value, by an exception, or for a reason that left the check function without a say."""
+
+    value: object
+    exception: BaseException | None
+    reason: ErrorType | None
+    duration: float | None
+    timeout: float
+
+
+def judge(check: Check, ending: Ending, checked_at: float) -> CheckResult:
+    """Return what the ending of a run means: what is not understood fails."""
+    duration = ending.duration
+    if ending.reason is not None:
+        return _undecided(check, ending.reason, ending, checked_at)
+    if ending.exception is not None:
+        return _raised(check, ending.exception, duration, checked_at)
+    value, observations = ending.value, NO_OBSERVATIONS
+    if value is not None and value is not True:
+        if value is False:
+            return CheckResult(check.name, Status.FAIL, duration, checked_at, ErrorType.FAILED, "returned False")
+        try:
+            if not isinstance(value, Mapping):
+                raise ValueError(f"returned {type(value).__name__}")
+            observations = observed(value)
+        except BaseException as exception:  # noqa: BLE001 - a foreign mapping may raise anything; that is its verdict.
+            if inspect.iscoroutine(value):
+                value.close()
+            message = redact(f"{describe(exception)}: {_RETURN_RULE}")
+            return CheckResult(check.name, Status.FAIL, duration, checked_at, ErrorType.INVALID_RESULT, message)
+    if check.warn_after is not None and duration is not None and duration >= check.warn_after:
+        message = f"took {duration:.3f} s; warn_after is {check.warn_after:g} s"
+        return CheckResult(check.name, Status.WARN, duration, checked_at, ErrorType.SLOW, message, observations)
+    return CheckResult(check.name, Status.PASS, duration, checked_at, None, None, observations)
+
+
+def _raised(check: Check, exception: BaseException, duration: float | None, checked_at: float) -> CheckResult:
+    message = describe(exception)
+    if isinstance(exception, Degraded):
+        return CheckResult(
+            check.name, Status.WARN, duration, checked_at, ErrorType.DEGRADED, message, exception.observations
+        )
+    if isinstance(exception, Failed):
+        return CheckResult(
+            check.name, Status.FAIL, duration, checked_at, ErrorType.FAILED, message, exception.observations
+        )
+    name = redact(type(exception).__name__)
+    return CheckResult(check.name, Status.FAIL, duration, checked_at, ErrorType.FAILED, message, exception_type=name)
+
+
+def _undecided(check: Check, reason: ErrorType, ending: Ending, checked_at: float) -> CheckResult:
+    message = {
+        ErrorType.TIMEOUT: f"did not end within {ending.timeout:.3g} s",
+        ErrorType.HUNG: "an earlier run is still alive past its deadline; nothing was started",
+        ErrorType.SATURATED: f"no thread came free within {ending.timeout:.3g} s",
+    }[reason]
+    return CheckResult(check.name, Status.FAIL, ending.duration, checked_at, reason, message)

@@ -1,0 +1,462 @@
+"""The Checker: registers checks, runs them, keeps their state and feeds the sinks."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextvars import Context
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+from starlette.routing import BaseRoute
+from starlette.types import Receive, Send
+
+from otel_health.check import (
+    READYZ,
+    Check,
+    CheckFunc,
+    CheckOptions,
+    judge,
+    require_bool,
+    require_count,
+    require_known,
+    require_name,
+    require_seconds,
+)
+from otel_health.compose import set_once
+from otel_health.events import SLOW_SHARE, TRACE, Events, Trace
+from otel_health.execution import Run, Runner, Slot
+from otel_health.http import endpoints
+from otel_health.http.endpoints import Authorize, HealthApp, ProbeEndpoint
+from otel_health.http.render import Details, Service
+from otel_health.metrics import Instruments, Sampled, instruments_of
+from otel_health.quiet import quiet_context
+from otel_health.registry import Component, Registry
+from otel_health.renewal import Renewals
+from otel_health.report import CheckResult, ComponentState, HealthReport, Status, Transition
+from otel_health.schedule import Schedule, next_delay
+
+Function = TypeVar("Function", bound=CheckFunc)
+Listener = Callable[[Transition], None]
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+
+TOLD_SECONDS = 0.25
+"""How long `run` waits, at most, for its log lines and spans to be written."""
+
+
+class Checker:
+    """Gives each check a deadline, runs them concurrently, and holds the one state that every sink reads.
+
+    Used as it is, a probe that finds its state older than `ttl` renews it. Opened with `async with` (or as a
+    lifespan), checks are renewed in the background and probes only read.
+
+    Args:
+        timeout: Seconds one run may take, for checks that do not say otherwise.
+        interval: Seconds between two renewals of a check by an open Checker, plus or minus 10 %.
+        ttl: Seconds after which a probe renews a result, on demand.
+        answer_within: Seconds in which an HTTP probe answers, whatever its checks do (kubelet waits 1 s).
+        failure_threshold: Consecutive failures before an up component is held to fail.
+        success_threshold: Consecutive successes before a component that is not up is held to be up.
+        tracebacks: Whether logs and spans may hold tracebacks; they can hold secrets.
+        trace: Which runs leave a span: `"failures"`, `"always"` or `"never"`.
+        meter_provider: Where metrics go; the global provider by default.
+        tracer_provider: Where spans go; the global provider by default.
+        logger: A standard-library logger; `logging.getLogger("otel_health")` by default.
+        service_id: Appears in health+json, as do `version` and `release_id`.
+        clock: Monotonic seconds; for tests that control time.
+
+    Raises:
+        ValueError: An option is out of its range.
+
+    Example:
+        >>> checker = Checker(timeout=3.0)
+        >>> @checker.check("postgres")
+        ... async def postgres() -> None:
+        ...     await pool.execute("SELECT 1")
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float = 3.0,
+        interval: float = 10.0,
+        ttl: float = 1.0,
+        answer_within: float = 0.8,
+        failure_threshold: int = 1,
+        success_threshold: int = 1,
+        tracebacks: bool = False,
+        trace: Trace = "failures",
+        meter_provider: MeterProvider | None = None,
+        tracer_provider: TracerProvider | None = None,
+        logger: logging.Logger | None = None,
+        service_id: str | None = None,
+        version: str | None = None,
+        release_id: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        for option, seconds in (
+            ("timeout", timeout), ("interval", interval), ("ttl", ttl), ("answer_within", answer_within)
+        ):  # fmt: skip
+            require_seconds("Checker", option, seconds)
+        require_count("Checker", "failure_threshold", failure_threshold)
+        require_count("Checker", "success_threshold", success_threshold)
+        require_bool("Checker", "tracebacks", tracebacks)
+        if trace not in TRACE:
+            raise ValueError(f"Checker: trace={trace!r} must be one of {', '.join(map(repr, TRACE))}")
+        self._defaults: CheckOptions = {
+            "timeout": timeout,
+            "interval": interval,
+            "failure_threshold": failure_threshold,
+            "success_threshold": success_threshold,
+        }
+        self.answer_within = answer_within
+        self.service = Service(service_id, version, release_id)
+        self.now = clock
+        self._meter_provider = meter_provider
+        self._events = Events(logger or logging.getLogger("otel_health"), tracer_provider, trace, tracebacks=tracebacks)
+        self._runner = Runner(clock, quiet_context())
+        self._registry = Registry(clock, self._noticed_stale)
+        self._renewals = Renewals(self._runner, self._registry, ttl, self._ended)
+        self._schedule: Schedule[Component] = Schedule(clock, self._renewals.renew)
+        self._listeners: list[Listener] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._instruments: Instruments | None = None
+        self._expiring = False
+
+    # Registration.
+
+    def add(self, name: str, function: CheckFunc, **options: Unpack[CheckOptions]) -> Check:
+        """Register a check function under a name.
+
+        Raises:
+            TypeError: An option is unknown, or the function cannot be called.
+            ValueError: The name is taken or ill-formed, or an option is out of its range.
+        """
+        require_name(name, "check")
+        require_known(f"check {name!r}", options)
+        policy: CheckOptions = {**self._defaults, **options}
+        return self._register(Check(name=name, function=function, **policy))
+
+    def check(self, name: str, **options: Unpack[CheckOptions]) -> Callable[[Function], Function]:
+        """Register the decorated function; see `add`."""
+
+        def register(function: Function) -> Function:
+            self.add(name, function, **options)
+            return function
+
+        return register
+
+    def include(self, prefix: str, other: "Checker") -> None:
+        """Register copies of another Checker's checks, named `<prefix>.<name>`.
+
+        Raises:
+            ValueError: The other is this Checker, or a name is taken or ill-formed; then nothing was added.
+        """
+        if other is self:
+            raise ValueError(f"include({prefix!r}): a Checker cannot include itself; pass another one")
+        require_name(prefix, "prefix")
+        copies = [replace(other.get(name), name=f"{prefix}.{name}") for name in other.names]
+        for copy in copies:
+            if copy.name in self:
+                raise ValueError(f"a check named {copy.name!r} is already registered; choose another prefix")
+        for copy in copies:
+            self._register(copy)
+
+    def remove(self, name: str) -> None:
+        """Forget a check: what is running for it is dropped, and its series end.
+
+        Raises:
+            KeyError: There is no check of that name.
+        """
+        component = self._registry.remove(name)
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._renewals.drop, component)
+
+    def get(self, name: str) -> Check:
+        """Return the check of that name.
+
+        Raises:
+            KeyError: There is none; the message names those that are registered.
+        """
+        return self._registry.get(name).check
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all checks, in the order of their registration."""
+        return self._registry.names
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The probes that may be asked: the four standard ones and those that checks are registered for."""
+        return self._registry.probes
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._registry
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener`, on the loop, with each `Transition`; the returned function unsubscribes it.
+
+        Raises:
+            TypeError: The listener is no plain function.
+        """
+        if not callable(listener) or asyncio.iscoroutinefunction(listener):
+            raise TypeError(f"{listener!r} cannot listen; pass a plain function of one Transition")
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    # Asking.
+
+    async def run(self, probe: str = READYZ) -> HealthReport:
+        """Renew what is too old, wait for it, and report. Each run has its own timeout.
+
+        Raises:
+            ValueError: Nobody knows this probe.
+            RuntimeError: The Checker belongs to another event loop.
+        """
+        self._registry.asked_by(probe)
+        self._attach()
+        renewal = self._renewals.round(probe)
+        if renewal is not None:
+            await asyncio.wait((renewal,))
+        await self._told()
+        return self.report(probe)
+
+    def report(self, probe: str = READYZ, *, exclude: Collection[str] = ()) -> HealthReport:
+        """Return the state as it stands; runs nothing, safe from any thread.
+
+        Raises:
+            ValueError: Nobody knows this probe.
+        """
+        return self._registry.report(probe, exclude)
+
+    def report_one(self, probe: str, component: str) -> HealthReport | None:
+        """Return one component's state by its own status; None where the probe does not ask it."""
+        return self._registry.report_one(probe, component)
+
+    # Running in the background.
+
+    async def __aenter__(self) -> Self:
+        if self._schedule.running:
+            raise RuntimeError("this Checker is already open; open it once, or use a second Checker")
+        loop = self._attach()
+        self._schedule.start(loop)
+        for component in self._registry:
+            self._schedule.put(component, component.check.initial_delay)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._schedule.stop()
+        if self._instruments is not None:
+            self._instruments.close(self)
+        await self._runner.close()
+        self._events.close()
+        self._loop = None
+
+    def lifespan(self, app: object) -> AbstractAsyncContextManager[None]:
+        """Keep the Checker open while the application lives: `Starlette(lifespan=checker.lifespan)`."""
+        return self._lifespan(None, app)
+
+    def lifespan_with(self, lifespan: Lifespan) -> Lifespan:
+        """Return a lifespan that opens the application's own first, and the Checker inside it."""
+        return partial(self._lifespan, lifespan)
+
+    @asynccontextmanager
+    async def _lifespan(self, inner: Lifespan | None, app: object) -> AsyncIterator[Any]:
+        if inner is None:
+            async with self:
+                yield None
+        else:
+            async with inner(app) as state, self:
+                yield state
+
+    # HTTP.
+
+    def handler(
+        self, probe: str = READYZ, *, details: Details = "names", authorize: Authorize | None = None
+    ) -> ProbeEndpoint:
+        """Return a Starlette endpoint for one probe: `Route("/ready", checker.handler())`.
+
+        Args:
+            probe: Which one.
+            details: What anyone may see: `"status"`, `"names"` or `"full"`.
+            authorize: Lifts a caller to `"full"` when it answers exactly True.
+
+        Raises:
+            ValueError: The probe's name is ill-formed, or `details` is none of the three.
+        """
+        require_name(probe, "probe")
+        endpoints.require_details(details, authorize)
+        return ProbeEndpoint(self, probe, details, authorize)
+
+    def routes(
+        self, prefix: str = "", *, details: Details = "names", authorize: Authorize | None = None
+    ) -> list[BaseRoute]:
+        """Return Starlette routes for every probe known now; see `handler`."""
+        endpoints.require_details(details, authorize)
+        if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+            raise ValueError(f"prefix={prefix!r} must begin with '/' and not end with it, such as '/health'")
+        return endpoints.routes(self, prefix, details, authorize)
+
+    def asgi(self, *, details: Details = "names", authorize: Authorize | None = None) -> HealthApp:
+        """Return an ASGI application of every probe, to be mounted anywhere or served by itself; see `handler`.
+
+        Served by itself it opens the Checker for as long as the server lives.
+        """
+        endpoints.require_details(details, authorize)
+        return HealthApp(self, details, authorize, self._serve_lifespan)
+
+    # What the endpoints and the metrics read.
+
+    @property
+    def version(self) -> int:
+        """Grows with every change that an anonymous answer could show."""
+        return self._registry.version
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the Checker runs in the background, or renews on demand on a loop that lives."""
+        return self._schedule.running or (self._loop is not None and not self._loop.is_closed())
+
+    def states(self) -> list[tuple[Sampled, ComponentState]]:
+        """Every component with its state as it stands."""
+        return list(self._registry.states())
+
+    def probe_statuses(self) -> dict[str, Status]:
+        """The status of every probe as it stands."""
+        return {probe: self._registry.report(probe).status for probe in self._registry.probes}
+
+    def renewal(self, probe: str) -> "asyncio.Future[None] | None":
+        """Renew on demand what is too old for this probe; what to wait for, or None where all is well."""
+        loop = self._loop
+        if self._schedule.running and loop is not None and not loop.is_closed():
+            return None
+        self._attach()
+        return self._renewals.round(probe)
+
+    def fault(self, message: str, *arguments: object) -> None:
+        """Tell of something wrong on the user's side of an interface."""
+        self._events.fault(message, *arguments)
+
+    # From a run to the sinks.
+
+    def _register(self, check: Check) -> Check:
+        if self._instruments is not None:
+            self._instruments.admit(self, check.name)
+        component = Component(check, Slot(self._runner, check.function, local=check.local), self.now())
+        self._registry.add(component)
+        loop = self._loop
+        if self._schedule.running and loop is not None:
+            loop.call_soon_threadsafe(self._schedule.put, component, check.initial_delay)
+        return check
+
+    def _attach(self) -> asyncio.AbstractEventLoop:
+        """Belong to the running loop from now on."""
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return loop
+        if self._loop is not None and not self._loop.is_closed():
+            raise RuntimeError(
+                "this Checker belongs to another event loop that is still open; use report(), which is safe from "
+                "anywhere, or a Checker of this loop's own"
+            )
+        if self._instruments is None:
+            self._instruments = instruments_of(self._meter_provider)
+        self._instruments.open(self)
+        self._schedule.stop()
+        self._runner.attach(loop)
+        self._renewals.reset()
+        self._expiring = False
+        self._loop = loop
+        return loop
+
+    def _ended(self, component: Component, run: Run) -> None:
+        """One run has ended: result, state, sinks, in this order."""
+        check, held = component.check, component.state
+        if run.withdrawn:
+            self._schedule.put(component, check.interval)
+            return
+        result = component.refine(judge(check, run, time.time()))
+        failing_since = component.changed_at if held.result is not None and not held.status.up else run.finished
+        transition = self._registry.apply(component, result, run.finished)
+        if self._instruments is not None:
+            self._instruments.record(result, component.attributes)
+        self._events.ran(result, run.exception, transition, run.finished - failing_since)
+        self._watch_speed(component, result)
+        if transition is not None:
+            self._publish(transition)
+        if self._schedule.running:
+            differs = result.status is not component.state.status or (held.decided and result.status is not held.status)
+            elapsed = 0.0 if run.started is None else self.now() - run.started
+            self._schedule.put(component, next_delay(check.interval, elapsed, differs=differs))
+
+    def _watch_speed(self, component: Component, result: CheckResult) -> None:
+        """Warn once of a run that is close to its deadline, until the check is fast again."""
+        if result.duration is None:
+            return
+        slow = result.duration > SLOW_SHARE * component.check.timeout
+        if slow and not component.slow and result.status.up:
+            self._events.slow(result, component.check.timeout)
+        component.slow = slow
+
+    def _publish(self, transition: Transition) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                Context().run(listener, transition)
+            except Exception as error:  # noqa: BLE001 - a listener's fault is its own.
+                self._events.fault("a listener raised %s at %s", type(error).__name__, transition.component)
+
+    def _noticed_stale(self) -> None:
+        """Someone read a state that is too old, in whatever thread: have it made official on the loop."""
+        loop = self._loop
+        if loop is None or self._expiring:
+            return
+        self._expiring = True
+        try:
+            loop.call_soon_threadsafe(self._expire)
+        except RuntimeError:  # The loop is closed: nobody is left to be told, and every reader sees it anyway.
+            self._expiring = False
+
+    def _expire(self) -> None:
+        self._expiring = False
+        for transition in self._registry.expire():
+            self._events.changed(transition)
+            self._publish(transition)
+
+    async def _told(self) -> None:
+        """Wait a moment for what was to be logged and traced, so that a script sees it."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[None] = loop.create_future()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # Nobody waits on a closed loop.
+                loop.call_soon_threadsafe(set_once, told, None)
+
+        if self._events.when_told(tell):
+            await asyncio.wait((told,), timeout=TOLD_SECONDS)
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.__aenter__()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            await receive()
+        finally:
+            await self.__aexit__(None, None, None)
+        await send({"type": "lifespan.shutdown.complete"})

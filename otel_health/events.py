@@ -1,0 +1,187 @@
+"""What is told as it happens: one log line for a transition, one span for a failing run."""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from contextvars import Context
+from typing import Final, Literal
+
+from opentelemetry import trace
+from opentelemetry.context import Context as OtelContext
+from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
+
+from otel_health import names
+from otel_health.redaction import redact
+from otel_health.report import CheckResult, ErrorType, Status, Transition
+from otel_health.threads import Threads
+
+Trace = Literal["failures", "always", "never"]
+TRACE: Final = ("failures", "always", "never")
+
+SLOW_SHARE: Final = 0.8
+"""Part of its timeout from which a run is slow enough to be warned of."""
+
+MAX_WAITING: Final = 1000
+"""Events that may wait for a handler or exporter that hangs, before further ones are lost and counted."""
+
+_LEVELS: Final = {Status.FAIL: logging.ERROR, Status.WARN: logging.WARNING, Status.PASS: logging.INFO}
+
+
+class Events:
+    """Logs and failure spans of one Checker.
+
+    They are written by one thread of their own, in order: a log handler or span exporter that hangs must hold up
+    neither the loop nor a verdict.
+
+    Args:
+        logger: A standard-library logger.
+        tracer_provider: Where spans go; None for the global one at the time of the run.
+        trace_policy: Which runs leave a span.
+        tracebacks: Whether logs and spans may hold tracebacks, which can hold secrets.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, tracer_provider: TracerProvider | None, trace_policy: Trace, *, tracebacks: bool
+    ) -> None:
+        self._logger = logger
+        self._tracer_provider = tracer_provider
+        self._trace = trace_policy
+        self._tracebacks = tracebacks
+        self._thread = Threads(working=1, total=1)
+        self._lost = 0
+
+    def ran(
+        self, result: CheckResult, exception: BaseException | None, transition: Transition | None, outage: float
+    ) -> None:
+        """Tell of a run, and of the transition it caused, as far as anybody wants to hear of it.
+
+        Args:
+            result: What the run brought.
+            exception: What it raised, for a traceback where those are allowed.
+            transition: What changed by it, if anything did.
+            outage: Seconds for which the component had failed until now.
+        """
+        failed = result.status is Status.FAIL
+        traced = result.duration is not None and (self._trace == "always" or (failed and self._trace == "failures"))
+        if not (traced or transition is not None or self._logger.isEnabledFor(logging.DEBUG)):
+            return
+        stack = None
+        if self._tracebacks and exception is not None:
+            stack = "".join(traceback.format_exception(exception))
+        ended_at = time.time_ns()
+        self._tell(lambda: self._run(result, transition, outage, stack, ended_at if traced else None))
+
+    def changed(self, transition: Transition) -> None:
+        """Tell of a transition that no run caused: a component went stale."""
+        self._tell(lambda: self._transition(transition, transition.state.result, 0.0, None, None))
+
+    def slow(self, result: CheckResult, timeout: float) -> None:
+        """Warn that a run took so long that it may soon miss its deadline."""
+        self._tell(
+            lambda: self._logger.warning(
+                "%s took %.3f s of its timeout of %g s",
+                result.component,
+                result.duration,
+                timeout,
+                extra={names.EVENT_COMPONENT: result.component, names.EVENT_DURATION: result.duration},
+            )
+        )
+
+    def fault(self, message: str, *arguments: object) -> None:
+        """Tell of something wrong on the user's side of an interface: a listener or an authoriser that raises."""
+        self._tell(lambda: self._logger.error(message, *arguments))
+
+    def when_told(self, call: Callable[[], None]) -> bool:
+        """Call back, in the events' thread, once all that was to be told has been; False if nothing waits."""
+        if not self._thread.busy:
+            return False
+        self._tell(call)
+        return True
+
+    def close(self) -> None:
+        """End the thread when it has told what it has to tell."""
+        self._thread.close()
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        if self._thread.waiting >= MAX_WAITING:
+            self._lost += 1
+            return
+        self._thread.submit(lambda: Context().run(self._guarded, tell))
+
+    def _guarded(self, tell: Callable[[], None]) -> None:
+        try:
+            if self._lost:
+                lost, self._lost = self._lost, 0
+                self._logger.error("%d events were lost: a log handler or span exporter hung or raised", lost)
+            tell()
+        except BaseException:  # noqa: BLE001 - a handler or exporter at fault must not end this thread.
+            self._lost += 1
+
+    def _run(
+        self, result: CheckResult, transition: Transition | None, outage: float, stack: str | None, ended_at: int | None
+    ) -> None:
+        span = trace.INVALID_SPAN if ended_at is None else self._span(result, stack, ended_at)
+        if transition is not None:
+            # Within the span, so that a log handler of OpenTelemetry correlates the two.
+            with trace.use_span(span):
+                self._transition(transition, result, outage, stack, span.get_span_context())
+        self._logger.debug(
+            "%s: %s in %s s",
+            result.component,
+            result.status,
+            "-" if result.duration is None else format(result.duration, ".6f"),
+            extra={names.EVENT_COMPONENT: result.component, names.EVENT_DURATION: result.duration},
+        )
+
+    def _span(self, result: CheckResult, stack: str | None, ended_at: int) -> trace.Span:
+        provider = self._tracer_provider or trace.get_tracer_provider()
+        span = provider.get_tracer(names.SCOPE).start_span(
+            names.SPAN,
+            context=OtelContext(),
+            kind=SpanKind.INTERNAL,
+            start_time=ended_at - int((result.duration or 0.0) * 1e9),
+            attributes={names.EVENT_COMPONENT: result.component, names.EVENT_TO: result.status.value},
+        )
+        if result.error_type is not None:
+            span.set_attribute("error.type", str(result.refined_error_type))
+        if result.status is Status.FAIL:
+            span.set_status(StatusCode.ERROR, result.message)
+            attributes = {"exception.type": str(result.refined_error_type), "exception.message": result.message or ""}
+            if stack is not None:
+                attributes["exception.stacktrace"] = stack
+            span.add_event("exception", attributes, ended_at)
+        span.end(ended_at)
+        return span
+
+    def _transition(
+        self,
+        transition: Transition,
+        result: CheckResult | None,
+        outage: float,
+        stack: str | None,
+        context: trace.SpanContext | None,
+    ) -> None:
+        state = transition.state
+        stale = state.error_type is ErrorType.STALE
+        error_type = state.error_type if stale or result is None else result.refined_error_type or state.error_type
+        before = "pending" if transition.before is None else transition.before.value
+        extra: dict[str, object] = {
+            names.EVENT_COMPONENT: transition.component,
+            names.EVENT_FROM: before,
+            names.EVENT_TO: transition.after.value,
+        }
+        text = f"{transition.component}: {before} -> {transition.after}"
+        if transition.after is not Status.PASS:
+            extra[names.EVENT_ERROR_TYPE] = str(error_type)
+            message = "its last result is too old to be believed" if stale else result.message if result else None
+            text += f" ({error_type}{f': {message}' if message else ''})"
+        elif outage:
+            extra[names.EVENT_OUTAGE] = outage
+            text += f" (after {outage:.1f} s)"
+        if result is not None and result.duration is not None and not stale:
+            extra[names.EVENT_DURATION] = result.duration
+        if context is not None and context.is_valid:
+            extra[names.EVENT_TRACE_ID] = trace.format_trace_id(context.trace_id)
+        text = redact(text) if stack is None else f"{redact(text)}\n{stack}"
+        self._logger.log(_LEVELS[transition.after], "%s", text, extra=extra)

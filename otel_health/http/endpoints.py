@@ -1,0 +1,286 @@
+"""Probes over HTTP: ASGI endpoints that answer from the state, in time, whatever the checks do."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Collection
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from otel_health.http import render
+from otel_health.http.render import Details, Service
+from otel_health.report import HealthReport
+
+Authorize = Callable[[Request], bool | Awaitable[bool]]
+"""Whether a caller may see everything; only an answer of exactly True counts."""
+
+MAX_EXCLUDED: Final = 32
+MAX_EXCLUDED_BYTES: Final = 1024
+
+
+class Source(Protocol):
+    """What the endpoints ask of a Checker."""
+
+    answer_within: float
+    service: Service
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def probes(self) -> tuple[str, ...]: ...
+    def now(self) -> float: ...
+    def renewal(self, probe: str) -> "asyncio.Future[None] | None": ...
+    def report(self, probe: str, *, exclude: Collection[str] = ()) -> HealthReport: ...
+    def report_one(self, probe: str, component: str) -> HealthReport | None: ...
+    def fault(self, message: str, *arguments: object) -> None: ...
+
+
+class Page(NamedTuple):
+    """An answer that is ready to be sent."""
+
+    start: dict[str, object]
+    body: dict[str, object]
+    head: dict[str, object]
+    expires_at: float
+
+
+def page(status: int, media_type: str, body: bytes, *, expires_at: float = float("inf"), allow: bool = False) -> Page:
+    """Make an answer; none may be kept by anyone on the way."""
+    headers = [
+        (b"content-type", media_type.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    if allow:
+        headers.append((b"allow", b"GET, HEAD"))
+    return Page(
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": body},
+        {"type": "http.response.body", "body": b""},
+        expires_at,
+    )
+
+
+NOT_FOUND: Final = page(404, render.TEXT, b"not found\n")
+NOT_ALLOWED: Final = page(405, render.TEXT, b"method not allowed\n", allow=True)
+BAD_EXCLUDE: Final = page(
+    400, render.TEXT, f"exclude takes at most {MAX_EXCLUDED} names and {MAX_EXCLUDED_BYTES} bytes\n".encode()
+)
+
+
+class ProbeEndpoint:
+    """One probe, and the components below it, as an ASGI endpoint."""
+
+    def __init__(self, source: Source, probe: str, details: Details, authorize: Authorize | None) -> None:
+        self._source = source
+        self._probe = probe
+        self._details: Details = details
+        self._authorize = authorize
+        self._version = -1
+        self._pages: dict[tuple[str, str | None], Page] = {}
+        self.__name__ = probe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape.
+        """Answer one request; Starlette gives the component as a path parameter."""
+        params = scope.get("path_params")
+        await self.answer(scope, send, params.get("component") if params else None)
+
+    async def answer(self, scope: Scope, send: Send, component: str | None) -> None:
+        """Answer one request for the probe, or for one of its components."""
+        if scope["method"] not in ("GET", "HEAD"):
+            await _send(NOT_ALLOWED, scope, send)
+        else:
+            await _send(await self._answer(scope, component), scope, send)
+
+    async def _answer(self, scope: Scope, component: str | None) -> Page:
+        source = self._source
+        asked_at = source.now()
+        details = self._details
+        if self._authorize is not None and details != "full" and await self._lifted(scope):
+            details = "full"
+        if component is not None and details == "status":
+            return NOT_FOUND
+        renewal = source.renewal(self._probe)
+        if renewal is not None:
+            budget = source.answer_within - (source.now() - asked_at)
+            await asyncio.wait((renewal,), timeout=max(budget, 0.0))
+        query = scope["query_string"]
+        media_type = accepted(_header(scope, b"accept"))
+        excluded: tuple[str, ...] = ()
+        if query:
+            parsed = parse_query(bytes(query))
+            if parsed is None:
+                return BAD_EXCLUDE
+            verbose, excluded = parsed
+            if verbose:
+                media_type = render.TEXT
+        if excluded or details == "full":
+            return self._render(media_type, component, details, excluded)
+        if self._version != source.version:
+            self._version = source.version
+            self._pages.clear()
+        key = (media_type, component)
+        kept = self._pages.get(key)
+        if kept is None or source.now() >= kept.expires_at:
+            kept = self._render(media_type, component, details, ())
+            if kept is not NOT_FOUND:
+                self._pages[key] = kept
+        return kept
+
+    def _render(self, media_type: str, component: str | None, details: Details, exclude: tuple[str, ...]) -> Page:
+        unknown: list[str] = []
+        matched: list[str] = []
+        if component is not None:
+            one = self._source.report_one(self._probe, component)
+            if one is None:
+                return NOT_FOUND
+            report = one
+        else:
+            report = self._source.report(self._probe)
+            if exclude:
+                matched = [name for name in exclude if name in report.components]
+                unknown = [name for name in exclude if name not in report.components]
+                report = self._source.report(self._probe, exclude=matched)
+        if media_type == render.TEXT:
+            body = render.as_text(report, details, matched, unknown)
+        else:
+            body = render.as_json(report, details, self._source.service, unknown)
+        return page(200 if report.status.up else 503, media_type, body, expires_at=report.expires_at)
+
+    async def _lifted(self, scope: Scope) -> bool:
+        """Whether the caller may see everything; an authoriser that raises or dawdles lifts nobody."""
+        assert self._authorize is not None
+        try:
+            answer = self._authorize(Request(scope))
+            if not inspect.isawaitable(answer):
+                return answer is True
+            task = asyncio.ensure_future(answer)
+            done, _ = await asyncio.wait((task,), timeout=self._source.answer_within / 2)
+            if not done:
+                task.cancel()
+                self._source.fault("authorize did not answer in time for %s; details are withheld", self._probe)
+            return bool(done) and task.result() is True
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of the authoriser closes the door and nothing else.
+            self._source.fault("authorize raised %s; details are withheld", type(error).__name__)
+            return False
+
+
+class HealthApp:
+    """All probes of a Checker as one ASGI application, for any framework or none."""
+
+    def __init__(self, source: Source, details: Details, authorize: Authorize | None, lifespan: "Lifespan") -> None:
+        self._source = source
+        self._details: Details = details
+        self._authorize = authorize
+        self._lifespan = lifespan
+        self._endpoints: dict[str, ProbeEndpoint] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or keep the Checker open for as long as the server lives."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        probe, _, component = self._path(scope).partition("/")
+        endpoint = self._endpoint(probe)
+        if endpoint is None or "/" in component:
+            await _send(NOT_FOUND, scope, send)
+        else:
+            await endpoint.answer(scope, send, component or None)
+
+    @staticmethod
+    def _path(scope: Scope) -> str:
+        path: str = scope["path"]
+        return path.removeprefix(scope.get("root_path", "")).removeprefix("/")
+
+    def _endpoint(self, probe: str) -> ProbeEndpoint | None:
+        endpoint = self._endpoints.get(probe)
+        if endpoint is None and probe in self._source.probes:
+            endpoint = self._endpoints[probe] = ProbeEndpoint(self._source, probe, self._details, self._authorize)
+        return endpoint
+
+
+Lifespan = Callable[[Receive, Send], Awaitable[None]]
+
+
+def routes(source: Source, prefix: str, details: Details, authorize: Authorize | None) -> list[BaseRoute]:
+    """Return the Starlette routes of every probe known now, each with and without a trailing slash."""
+    found: list[BaseRoute] = []
+    for probe in source.probes:
+        endpoint = ProbeEndpoint(source, probe, details, authorize)
+        for path in (f"/{probe}", f"/{probe}/", f"/{probe}/{{component}}"):
+            found.append(Route(prefix + path, endpoint, name=probe, include_in_schema=False))  # noqa: PERF401 - clearer.
+    return found
+
+
+def require_details(details: object, authorize: object) -> None:
+    """Refuse what is neither a level of detail nor an authoriser."""
+    if details not in render.DETAILS:
+        raise ValueError(f"details={details!r} must be one of {', '.join(map(repr, render.DETAILS))}")
+    if authorize is not None and not callable(authorize):
+        raise TypeError(f"authorize={authorize!r} cannot be called; pass a function of the request")
+
+
+@lru_cache(maxsize=256)
+def accepted(header: bytes) -> str:
+    """Return the media type to answer an `Accept` header with; JSON where nothing that we have is wanted."""
+    best, best_quality = render.HEALTH_JSON, 0.0
+    for part in header[:1024].decode("latin-1").lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        offered = _OFFERED.get(name)
+        quality = _quality(parameters)
+        if offered is not None and quality > best_quality:
+            best, best_quality = offered, quality
+    return best
+
+
+_OFFERED: Final = {
+    "application/health+json": render.HEALTH_JSON,
+    "application/json": render.JSON,
+    "text/plain": render.TEXT,
+    "application/*": render.HEALTH_JSON,
+    "*/*": render.HEALTH_JSON,
+    "text/html": render.HEALTH_JSON,
+}
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return min(float(parameter[2:]), 1.0)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+def parse_query(query: bytes) -> tuple[bool, tuple[str, ...]] | None:
+    """Return whether text is asked for, and the names to exclude; None where those are too many or too long."""
+    if len(query) > 8 * MAX_EXCLUDED_BYTES:
+        return None
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="replace")
+    names = tuple(dict.fromkeys(value for key, value in pairs if key == "exclude" and value))
+    if len(names) > MAX_EXCLUDED or sum(len(name.encode()) for name in names) > MAX_EXCLUDED_BYTES:
+        return None
+    return any(key == "verbose" for key, _ in pairs), names
+
+
+async def _send(answer: Page, scope: Scope, send: Send) -> None:
+    await send(answer.start)
+    await send(answer.head if scope["method"] == "HEAD" else answer.body)
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return b""

@@ -1,0 +1,133 @@
+"""A meter provider that Prometheus can scrape, and the route it scrapes."""
+
+import asyncio
+import gzip
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import (
+    Counter,
+    Histogram,
+    MeterProvider,
+    ObservableCounter,
+    ObservableGauge,
+    ObservableUpDownCounter,
+    UpDownCounter,
+)
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from otel_health.threads import Threads
+
+CARDINALITY_LIMIT: Final = 100_000
+"""Attribute sets of one stream, where the reader lets us raise the SDK's 2,000 (exporter 0.66b2 and later)."""
+
+SCRAPE_SECONDS: Final = 10.0
+"""How long a scraper waits that does not say how long (Prometheus' own default)."""
+
+_NO_STORE: Final = {"cache-control": "no-store"}
+
+
+class PrometheusExporter:
+    """Metrics for Prometheus: a MeterProvider with a reader on a registry of its own, scope labels off.
+
+    Args:
+        service_name: The resource's `service.name`, shown in `target_info`.
+
+    Example:
+        >>> exporter = PrometheusExporter(service_name="orders")
+        >>> checker = Checker(meter_provider=exporter.meter_provider)
+        >>> routes = [*checker.routes(), exporter.route("/metrics")]
+    """
+
+    def __init__(self, service_name: str | None = None) -> None:
+        self.registry = CollectorRegistry()
+        """What is scraped; collectors of prometheus-client may be registered here too."""
+        options: dict[str, Any] = {"scope_info_enabled": False, "registry": self.registry}
+        limited = "cardinality_limits" in inspect.signature(PrometheusMetricReader.__init__).parameters
+        if limited:
+            options["cardinality_limits"] = dict.fromkeys(
+                (Counter, Histogram, ObservableCounter, ObservableGauge, ObservableUpDownCounter, UpDownCounter),
+                CARDINALITY_LIMIT,
+            )
+        resource = Resource.create({} if service_name is None else {SERVICE_NAME: service_name})
+        self.meter_provider = MeterProvider([PrometheusMetricReader(**options)], resource=resource)
+        if limited:
+            self.meter_provider.cardinality_limit = CARDINALITY_LIMIT  # type: ignore[attr-defined]
+        # One thread: the reader's collect is not safe for two, and a callback that hangs holds up scrapes alone.
+        self._thread = Threads(working=1, total=1)
+
+    def route(self, path: str = "/metrics") -> Route:
+        """Return the route that answers scrapes: 200 whatever the health is, in the format that was asked for."""
+        return Route(path, _Endpoint(self._scrape), name="metrics", include_in_schema=False)
+
+    def shutdown(self) -> None:
+        """Stop collecting; later scrapes find nothing of this provider."""
+        self._thread.close()
+        self.meter_provider.shutdown()
+
+    async def _scrape(self, request: Request) -> Response:
+        loop = asyncio.get_running_loop()
+        scraped: asyncio.Future[tuple[bytes, str]] = loop.create_future()
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        zipped = "gzip" in request.headers.get("accept-encoding", "")
+
+        def deliver(set_outcome: Callable[[Any], None], outcome: object) -> None:
+            if not scraped.done():
+                set_outcome(outcome)
+
+        def collect() -> None:
+            outcome: object
+            try:
+                text = encode(self.registry)
+                outcome = (gzip.compress(text, 1) if zipped else text), content_type
+                set_outcome: Callable[[Any], None] = scraped.set_result
+            except BaseException as error:  # noqa: BLE001 - a collector of the application's own may raise anything.
+                outcome = RuntimeError(f"collecting the metrics raised {type(error).__name__}")
+                set_outcome = scraped.set_exception
+            try:
+                loop.call_soon_threadsafe(deliver, set_outcome, outcome)
+            except RuntimeError:  # The loop is closed: the scraper is gone.
+                return
+
+        job = self._thread.submit(collect)
+        done, _ = await asyncio.wait((scraped,), timeout=_patience(request))
+        if not done:
+            self._thread.withdraw(job)
+            return PlainTextResponse("collecting the metrics takes too long\n", 503, _NO_STORE)
+        if scraped.exception() is not None:
+            return PlainTextResponse(f"{scraped.exception()}\n", 500, _NO_STORE)
+        text, media_type = scraped.result()
+        encoding = {"content-encoding": "gzip", "vary": "accept-encoding"} if zipped else {}
+        return Response(text, 200, {**_NO_STORE, **encoding, "content-type": media_type})
+
+
+class _Endpoint:
+    """The ASGI side of a scrape: GET and HEAD, and a clear no to all else."""
+
+    def __init__(self, scrape: Callable[[Request], Any]) -> None:
+        self._scrape = scrape
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] in ("GET", "HEAD"):
+            response: Response = await self._scrape(Request(scope))
+        else:
+            response = PlainTextResponse("method not allowed\n", 405, {**_NO_STORE, "allow": "GET, HEAD"})
+        await response(scope, receive, send)
+
+
+def _patience(request: Request) -> float:
+    """How long the scraper waits, as Prometheus says it in its own header."""
+    try:
+        seconds = float(request.headers.get("x-prometheus-scrape-timeout-seconds", ""))
+    except ValueError:
+        return SCRAPE_SECONDS
+    return seconds if math.isfinite(seconds) and 0 < seconds < SCRAPE_SECONDS else SCRAPE_SECONDS

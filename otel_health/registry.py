@@ -1,0 +1,248 @@
+"""The one state: every registered check with what is held to be true of it. Read from any thread."""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from types import MappingProxyType
+
+from otel_health import state as states
+from otel_health.check import STANDARD_PROBES, STARTUPZ, Check
+from otel_health.execution import Slot
+from otel_health.names import COMPONENT
+from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, Transition
+
+MAX_EXCEPTION_TYPES = 20
+"""Different class names told apart for one component; any further one is `other`."""
+
+
+class Component:
+    """One registered check, its place of execution and its state."""
+
+    __slots__ = (
+        "attributes", "changed_at", "check", "exception_types", "finished", "has_been_up", "last_run", "last_success",
+        "renewing", "slot", "slow", "state",
+    )  # fmt: skip
+
+    def __init__(self, check: Check, slot: Slot, now: float) -> None:
+        self.check = check
+        self.slot = slot
+        self.state = states.pending(time.time())
+        self.finished = float("-inf")
+        """When the last result came: monotonic seconds."""
+        self.changed_at = now
+        """When the status last changed: monotonic seconds."""
+        self.last_run: float | None = None
+        self.last_success: float | None = None
+        self.attributes = {COMPONENT: check.name}
+        self.renewing = False
+        self.has_been_up = False
+        self.slow = False
+        self.exception_types: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """The name of the check, which is the name of the component."""
+        return self.check.name
+
+    @property
+    def abandoned_runs(self) -> int:
+        """How many runs outlived their deadline and are still alive."""
+        return self.slot.abandoned_runs
+
+    def aged(self, now: float) -> ComponentState:
+        """The state as it is at `now`."""
+        state = self.state
+        return state if now < state.expires_at else states.aged(state, self.check, now)
+
+    def refine(self, result: CheckResult) -> CheckResult:
+        """Bound the exception names this component tells apart."""
+        name = result.exception_type
+        if name is None or name in self.exception_types:
+            return result
+        if len(self.exception_types) < MAX_EXCEPTION_TYPES:
+            self.exception_types.add(name)
+            return result
+        return replace(result, exception_type="other")
+
+
+class Registry:
+    """Components by name, and what each probe sees of them.
+
+    Args:
+        clock: Monotonic seconds.
+        noticed: Called, from any thread, when a reader finds components stale before anybody else did.
+    """
+
+    def __init__(self, clock: Callable[[], float], noticed: Callable[[], None]) -> None:
+        self._clock = clock
+        self._noticed = noticed
+        self._lock = threading.Lock()
+        self._components: dict[str, Component] = {}
+        self._by_probe: dict[str, tuple[Component, ...]] = {}
+        self._started = False
+        self.version = 0
+        """Grows with every change that an anonymous answer could show."""
+
+    def __len__(self) -> int:
+        return len(self._components)
+
+    def __iter__(self) -> Iterator[Component]:
+        return iter(list(self._components.values()))
+
+    def __contains__(self, name: str) -> bool:
+        return name.casefold() in self._components
+
+    def add(self, component: Component) -> None:
+        """Register a component.
+
+        Raises:
+            ValueError: Its name is taken (case does not tell names apart).
+        """
+        key = component.name.casefold()
+        with self._lock:
+            if key in self._components:
+                taken = self._components[key].check.name
+                raise ValueError(
+                    f"a check named {taken!r} is already registered; choose another name or remove that one first"
+                )
+            self._components[key] = component
+            self._by_probe = {}
+            self.version += 1
+
+    def remove(self, name: str) -> Component:
+        """Forget a component; what is still running for it will be dropped."""
+        with self._lock:
+            component = self.get(name)
+            del self._components[name.casefold()]
+            self._by_probe = {}
+            self.version += 1
+        return component
+
+    def get(self, name: str) -> Component:
+        """Return the component of that name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        component = self._components.get(name.casefold())
+        if component is None:
+            known = ", ".join(sorted(self.names)) or "none"
+            raise KeyError(f"no check is named {name!r}; registered: {known}")
+        return component
+
+    def holds(self, component: Component) -> bool:
+        """Whether this very component is still registered."""
+        return self._components.get(component.name.casefold()) is component
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in the order of their registration."""
+        return tuple(component.name for component in self)
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """The four standard probes, then those that checks were registered for."""
+        own = {probe for component in self for probe in component.check.probes}
+        return (*STANDARD_PROBES, *sorted(own.difference(STANDARD_PROBES)))
+
+    def asked_by(self, probe: str) -> tuple[Component, ...]:
+        """The components that a probe asks.
+
+        Raises:
+            ValueError: No check was registered for this probe, and it is no standard one.
+        """
+        by_probe = self._by_probe
+        asked = by_probe.get(probe)
+        if asked is None:
+            asked = tuple(component for component in self if component.check.asked_by(probe))
+            if not asked and probe not in STANDARD_PROBES:
+                raise ValueError(f"no check is registered for a probe {probe!r}; known: {', '.join(self.probes)}")
+            by_probe[probe] = asked
+        return asked
+
+    def report(self, probe: str, exclude: Collection[str] = ()) -> HealthReport:
+        """The answer of a probe as things stand."""
+        now = self._clock()
+        asked = self.asked_by(probe)
+        if exclude:
+            asked = tuple(component for component in asked if component.name not in exclude)
+        found = {component.name: component.aged(now) for component in asked}
+        self._notice(asked, now)
+        status = states.worst(
+            states.weigh(probe, component.check, state, has_been_up=component.has_been_up)
+            for component, state in zip(asked, found.values(), strict=True)
+        )
+        if probe == STARTUPZ and self._started:
+            status = Status.PASS
+        expires_at = min((s.expires_at for s in found.values()), default=float("inf"))
+        return HealthReport(probe, status, MappingProxyType(found), expires_at)
+
+    def report_one(self, probe: str, name: str) -> HealthReport | None:
+        """The answer for one component by its own status; None where the probe does not ask it."""
+        for component in self.asked_by(probe):
+            if component.name == name:
+                now = self._clock()
+                state = component.aged(now)
+                self._notice((component,), now)
+                status = Status.PASS if states.excused(probe, state) else state.status
+                return HealthReport(probe, status, MappingProxyType({name: state}), state.expires_at)
+        return None
+
+    def states(self) -> list[tuple[Component, ComponentState]]:
+        """Every component with its state as it is now."""
+        now = self._clock()
+        components = list(self._components.values())
+        self._notice(components, now)
+        return [(component, component.aged(now)) for component in components]
+
+    def apply(self, component: Component, result: CheckResult, finished: float) -> Transition | None:
+        """Take in one result; the transition it caused, if any."""
+        held = component.state
+        before = component.aged(self._clock())
+        after = states.advance(before, result, component.check, finished + component.check.fresh_for)
+        component.finished = finished
+        if result.duration is not None:
+            component.last_run = result.checked_at
+            if result.status.up:
+                component.last_success = result.checked_at
+        if after.decided and after.status.up and not component.has_been_up:
+            component.has_been_up = True
+            self._latch()
+        return self._commit(component, held, after, finished)
+
+    def expire(self) -> list[Transition]:
+        """Make what has gone stale official; the transitions this caused."""
+        now = self._clock()
+        expired = []
+        for component in self:
+            held = component.state
+            if now >= held.expires_at:
+                expired.append(self._commit(component, held, component.aged(now), held.expires_at))
+        return [transition for transition in expired if transition is not None]
+
+    def _commit(
+        self, component: Component, held: ComponentState, after: ComponentState, at: float
+    ) -> Transition | None:
+        component.state = after
+        if after.status is held.status and after.error_type is held.error_type:
+            return None
+        self.version += 1
+        before = None if held.error_type is ErrorType.PENDING else held.status
+        went_stale = after.error_type is ErrorType.STALE
+        if before is after.status and not went_stale:
+            return None
+        if after.status is not held.status:
+            component.changed_at = at
+        return Transition(component.name, before, after.status, after)
+
+    def _latch(self) -> None:
+        if not self._started:
+            asked = self.asked_by(STARTUPZ)
+            if asked and all(component.has_been_up for component in asked):
+                self._started = True
+                self.version += 1
+
+    def _notice(self, components: Collection[Component], now: float) -> None:
+        if any(now >= component.state.expires_at for component in components):
+            self._noticed()

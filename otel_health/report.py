@@ -1,0 +1,136 @@
+"""What a run, a component and a probe say: the words every other layer speaks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+NO_OBSERVATIONS: Final[Mapping[str, float]] = MappingProxyType({})
+
+
+class Status(StrEnum):
+    """How a component or a probe is, in the words of IETF health+json; ordered by severity.
+
+    Example:
+        >>> max(Status.PASS, Status.WARN)
+        <Status.WARN: 'warn'>
+    """
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+
+    @property
+    def up(self) -> bool:
+        """Whether this counts as up: everything does but `FAIL`."""
+        return self is not Status.FAIL
+
+    def __lt__(self, other: str) -> bool:
+        return _SEVERITY[self] < _SEVERITY[Status(other)]
+
+    def __le__(self, other: str) -> bool:
+        return _SEVERITY[self] <= _SEVERITY[Status(other)]
+
+    def __gt__(self, other: str) -> bool:
+        return _SEVERITY[self] > _SEVERITY[Status(other)]
+
+    def __ge__(self, other: str) -> bool:
+        return _SEVERITY[self] >= _SEVERITY[Status(other)]
+
+
+_SEVERITY: Final = {Status.PASS: 0, Status.WARN: 1, Status.FAIL: 2}
+
+
+class ErrorType(StrEnum):
+    """Why a component is not simply passing: a closed set, safe to show to anyone."""
+
+    FAILED = "failed"
+    """The check function raised, or returned False."""
+    TIMEOUT = "timeout"
+    """The run did not end by its deadline."""
+    HUNG = "hung"
+    """An earlier run is still alive past its deadline, so no new one was started."""
+    SATURATED = "saturated"
+    """No thread came free within the timeout."""
+    INVALID_RESULT = "invalid_result"
+    """The check function returned something that is neither a pass nor a fail."""
+    PENDING = "pending"
+    """The check has not been decided yet."""
+    STALE = "stale"
+    """The last result is too old to be believed."""
+    DEGRADED = "degraded"
+    """The check function raised `Degraded`."""
+    SLOW = "slow"
+    """The run passed, but took longer than `warn_after`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The raw outcome of one run, before thresholds."""
+
+    component: str
+    status: Status
+    duration: float | None
+    """Seconds; None for an attempt that started nothing (`hung`, `saturated`)."""
+    checked_at: float
+    """When the run ended: seconds since the Unix epoch, for display only."""
+    error_type: ErrorType | None = None
+    message: str | None = None
+    """Already redacted, at most 1 KiB."""
+    observations: Mapping[str, float] = field(default_factory=lambda: NO_OBSERVATIONS)
+    exception_type: str | None = None
+    """The class name of what was raised where `error_type` is `failed`: for telemetry and authorised callers."""
+
+    @property
+    def refined_error_type(self) -> str | None:
+        """The exception's class name where there is one, else the error type."""
+        return self.exception_type or self.error_type
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentState:
+    """What is held to be true of a component now: thresholds applied, age considered."""
+
+    status: Status
+    since: float
+    """When it took this status: seconds since the Unix epoch, for display only."""
+    result: CheckResult | None = None
+    """The last raw result; None while nothing has run."""
+    consecutive_failures: int = 0
+    error_type: ErrorType | None = None
+    consecutive_successes: int = 0
+    expires_at: float = field(default=float("inf"), compare=False)
+    """When this state stops being believed: seconds on the monotonic clock."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether results have decided the status; a pending or stale component is not."""
+        return self.error_type is not ErrorType.PENDING and self.error_type is not ErrorType.STALE
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The answer of one probe: a status, and the component states behind it."""
+
+    probe: str
+    status: Status
+    components: Mapping[str, ComponentState]
+    expires_at: float
+    """When the first of these states stops being believed: seconds on the monotonic clock."""
+
+    @property
+    def statuses(self) -> dict[str, Status]:
+        """The status of each component by its name."""
+        return {name: state.status for name, state in self.components.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A component took another status, or went stale."""
+
+    component: str
+    before: Status | None
+    """None for the first decision."""
+    after: Status
+    state: ComponentState

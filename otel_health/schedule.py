@@ -1,0 +1,84 @@
+"""When a started Checker renews what: one timer over a heap of due times."""
+
+import asyncio
+import heapq
+import random
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+JITTER: Final = 0.1
+"""Part of an interval by which renewals are spread, so that a fleet does not fall into step."""
+
+SECOND_LOOK: Final = 1.0
+"""Seconds within which an outcome that differs from the state is followed by another run."""
+
+Item = TypeVar("Item")
+
+
+class Schedule(Generic[Item]):
+    """Calls `renew(item)` on the loop when the item is due; an item is due once for each `put`.
+
+    Args:
+        clock: Monotonic seconds.
+        renew: Must not raise for an item's own fault.
+    """
+
+    def __init__(self, clock: Callable[[], float], renew: Callable[[Item], None]) -> None:
+        self._clock = clock
+        self._renew = renew
+        self._heap: list[tuple[float, int, Item]] = []
+        self._sequence = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it is started."""
+        return self._loop is not None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to call on this loop."""
+        self._loop = loop
+
+    def stop(self) -> None:
+        """Forget everything and call no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop = self._timer = None
+        self._heap.clear()
+
+    def put(self, item: Item, delay: float) -> None:
+        """Have the item renewed in `delay` seconds; without effect when not started."""
+        if self._loop is None:
+            return
+        due = self._clock() + max(delay, 0.0)
+        self._sequence += 1
+        heapq.heappush(self._heap, (due, self._sequence, item))
+        if self._timer is None:
+            self._timer = self._loop.call_later(max(delay, 0.0), self._wake)
+        elif self._heap[0][1] == self._sequence:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(max(delay, 0.0), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        try:
+            now = self._clock()
+            while self._heap and self._heap[0][0] <= now:
+                self._renew(heapq.heappop(self._heap)[2])
+        finally:
+            if self._loop is not None and self._heap and self._timer is None:
+                self._timer = self._loop.call_later(max(self._heap[0][0] - self._clock(), 0.0), self._wake)
+
+
+def next_delay(interval: float, elapsed: float, *, differs: bool) -> float:
+    """Return the seconds until the next run of a check whose last one began `elapsed` seconds ago.
+
+    Args:
+        interval: Seconds between two runs.
+        elapsed: Seconds since the last run began.
+        differs: Whether its outcome differs from what is held to be true.
+    """
+    if differs:
+        return min(interval, SECOND_LOOK * random.uniform(0.5, 0.95))
+    return max(interval * random.uniform(1 - JITTER, 1 + JITTER) - elapsed, 0.0)
