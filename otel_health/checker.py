@@ -295,9 +295,9 @@ class Checker:
             authorize: Lifts a caller to `"full"` when it answers exactly True.
 
         Raises:
-            ValueError: The probe's name is ill-formed, or `details` is none of the three.
+            ValueError: Nobody knows this probe (register its checks first), or `details` is none of the three.
         """
-        require_name(probe, "probe")
+        self._registry.asked_by(probe)
         endpoints.require_details(details, authorize)
         return ProbeEndpoint(self, probe, details, authorize)
 
@@ -338,13 +338,15 @@ class Checker:
         """The status of every probe as it stands."""
         return {probe: self._registry.report(probe).status for probe in self._registry.probes}
 
-    def renewal(self, probe: str) -> "asyncio.Future[None] | None":
+    def renewal(
+        self, probe: str, *, only: str | None = None, exclude: Collection[str] = ()
+    ) -> "asyncio.Future[None] | None":
         """Renew on demand what is too old for this probe; what to wait for, or None where all is well."""
         loop = self._loop
         if self._schedule.running and loop is not None and not loop.is_closed():
             return None
         self._attach()
-        return self._renewals.round(probe)
+        return self._renewals.round(probe, only=only, exclude=exclude)
 
     def fault(self, message: str, *arguments: object) -> None:
         """Tell of something wrong on the user's side of an interface."""

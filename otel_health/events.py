@@ -64,7 +64,8 @@ class Events:
         """
         failed = result.status is Status.FAIL
         traced = result.duration is not None and (self._trace == "always" or (failed and self._trace == "failures"))
-        if not (traced or transition is not None or self._logger.isEnabledFor(logging.DEBUG)):
+        level = logging.DEBUG if transition is None else _LEVELS[transition.after]
+        if not (traced or self._logger.isEnabledFor(level)):
             return
         stack = None
         if self._tracebacks and exception is not None:

@@ -80,6 +80,7 @@ class Registry:
         self._lock = threading.Lock()
         self._components: dict[str, Component] = {}
         self._by_probe: dict[str, tuple[Component, ...]] = {}
+        self._own_probes: set[str] = set()
         self._started = False
         self.version = 0
         """Grows with every change that an anonymous answer could show."""
@@ -107,6 +108,7 @@ class Registry:
                     f"a check named {taken!r} is already registered; choose another name or remove that one first"
                 )
             self._components[key] = component
+            self._own_probes |= set(component.check.probes).difference(STANDARD_PROBES)
             self._by_probe = {}
             self.version += 1
 
@@ -142,21 +144,20 @@ class Registry:
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """The four standard probes, then those that checks were registered for."""
-        own = {probe for component in self for probe in component.check.probes}
-        return (*STANDARD_PROBES, *sorted(own.difference(STANDARD_PROBES)))
+        """The four standard probes, then those that checks were ever registered for."""
+        return (*STANDARD_PROBES, *sorted(self._own_probes))
 
     def asked_by(self, probe: str) -> tuple[Component, ...]:
         """The components that a probe asks.
 
         Raises:
-            ValueError: No check was registered for this probe, and it is no standard one.
+            ValueError: No check was ever registered for this probe, and it is no standard one.
         """
         by_probe = self._by_probe
         asked = by_probe.get(probe)
         if asked is None:
             asked = tuple(component for component in self if component.check.asked_by(probe))
-            if not asked and probe not in STANDARD_PROBES:
+            if probe not in STANDARD_PROBES and probe not in self._own_probes:
                 raise ValueError(f"no check is registered for a probe {probe!r}; known: {', '.join(self.probes)}")
             by_probe[probe] = asked
         return asked

@@ -1,7 +1,7 @@
 """Who is renewed, and who waits for it: one run serves all who ask."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from otel_health.execution import Run, Runner
@@ -54,29 +54,39 @@ class Renewals:
             component.renewing = True
             self._runner.start(component.slot, component.check.timeout, partial(self._ended, component))
 
-    def round(self, probe: str) -> "asyncio.Future[None] | None":
+    def round(
+        self, probe: str, *, only: str | None = None, exclude: Collection[str] = ()
+    ) -> "asyncio.Future[None] | None":
         """Renew what is too old for this probe; the future of the round, or None if there is nothing to wait for."""
+        asked = self._registry.asked_by(probe)
+        if only is not None:
+            return self._begin(tuple(component for component in asked if component.name == only))
+        if exclude:
+            return self._begin(tuple(component for component in asked if component.name not in exclude))
         under_way = self._rounds.get(probe)
         if under_way is not None and not under_way.done():
             return under_way
-        asked = self._registry.asked_by(probe)
-        now = self._runner.clock()
         known, fresh_until = self._fresh.get(probe, ((), 0.0))
-        if known is asked and now < fresh_until:
+        if known is asked and self._runner.clock() < fresh_until:
             return None
-        too_old = [component for component in asked if now - component.finished >= self._ttl]
-        if not too_old:
+        begun = self._begin(asked)
+        if begun is None:
             oldest = min((component.finished for component in asked), default=float("inf"))
             self._fresh[probe] = (asked, oldest + self._ttl)
+        else:
+            self._rounds[probe] = begun
+        return begun
+
+    def _begin(self, asked: tuple[Component, ...]) -> "asyncio.Future[None] | None":
+        now = self._runner.clock()
+        too_old = [component for component in asked if now - component.finished >= self._ttl]
+        if not too_old:
             return None
-        round_ = _Round(self._runner.loop.create_future(), len(too_old))
+        begun = _Round(self._runner.loop.create_future(), len(too_old))
         for component in too_old:
-            self._waiting.setdefault(component, []).append(round_)
+            self._waiting.setdefault(component, []).append(begun)
             self.renew(component)
-        if round_.done.done():
-            return None
-        self._rounds[probe] = round_.done
-        return round_.done
+        return None if begun.done.done() else begun.done
 
     def drop(self, component: Component) -> None:
         """Want no more of a component that was removed."""

@@ -10,7 +10,7 @@ from typing import Final
 IDLE_SECONDS: Final = 10.0
 """How long a thread waits for the next job before it ends."""
 
-STUCK_AFTER: Final = 0.1
+STUCK_AFTER: Final = 0.05
 """Seconds after which a job that others wait behind no longer counts as working."""
 
 _numbers = itertools.count(1)

@@ -33,7 +33,9 @@ class Source(Protocol):
     @property
     def probes(self) -> tuple[str, ...]: ...
     def now(self) -> float: ...
-    def renewal(self, probe: str) -> "asyncio.Future[None] | None": ...
+    def renewal(
+        self, probe: str, *, only: str | None = None, exclude: Collection[str] = ()
+    ) -> "asyncio.Future[None] | None": ...
     def report(self, probe: str, *, exclude: Collection[str] = ()) -> HealthReport: ...
     def report_one(self, probe: str, component: str) -> HealthReport | None: ...
     def fault(self, message: str, *arguments: object) -> None: ...
@@ -103,12 +105,8 @@ class ProbeEndpoint:
         details = self._details
         if self._authorize is not None and details != "full" and await self._lifted(scope):
             details = "full"
-        if component is not None and details == "status":
+        if component is not None and (details == "status" or source.report_one(self._probe, component) is None):
             return NOT_FOUND
-        renewal = source.renewal(self._probe)
-        if renewal is not None:
-            budget = source.answer_within - (source.now() - asked_at)
-            await asyncio.wait((renewal,), timeout=max(budget, 0.0))
         query = scope["query_string"]
         media_type = accepted(_header(scope, b"accept"))
         excluded: tuple[str, ...] = ()
@@ -119,6 +117,10 @@ class ProbeEndpoint:
             verbose, excluded = parsed
             if verbose:
                 media_type = render.TEXT
+        renewal = source.renewal(self._probe, only=component, exclude=excluded)
+        if renewal is not None:
+            budget = source.answer_within - (source.now() - asked_at)
+            await asyncio.wait((renewal,), timeout=max(budget, 0.0))
         if excluded or details == "full":
             return self._render(media_type, component, details, excluded)
         if self._version != source.version:

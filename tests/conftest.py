@@ -1,0 +1,41 @@
+"""Fixtures that every test may use."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.virtual import VirtualLoop
+
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("tests")
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Run async tests on asyncio: in real time, or, where marked so, in virtual time."""
+    if request.node.get_closest_marker("virtual_time"):
+        return "asyncio", {"loop_factory": VirtualLoop}
+    return "asyncio", {"loop_factory": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves unfinished coroutines to the garbage collector."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def threads() -> Callable[[], int]:
+    """How many threads the library has started in this test that still live."""
+
+    def alive() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("otel_health")}
+
+    before = alive()
+    return lambda: len(alive() - before)

@@ -1,0 +1,207 @@
+"""Real servers: those of `make services`, and ones of a test's own that it may kill, freeze and restart."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, NoReturn
+
+import pytest
+
+REQUIRED: Final = "OTEL_HEALTH_REQUIRE_SERVICES"
+"""Where this variable is set, a server that is missing fails its tests instead of skipping them."""
+
+POSTGRES_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_POSTGRES_PORT", "55432"))
+REDIS_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_REDIS_PORT", "56379"))
+
+PATIENCE: Final = 20.0
+"""Seconds that a server of a test's own may take to start."""
+
+
+def shared_postgres() -> int:
+    """Return the port of the PostgreSQL of `make services`; skip or fail the test where it does not run."""
+    return POSTGRES_PORT if answers(POSTGRES_PORT) else missing("PostgreSQL is not running")
+
+
+def shared_redis() -> int:
+    """Return the port of the Redis of `make services`; skip or fail the test where it does not run."""
+    return REDIS_PORT if answers(REDIS_PORT) else missing("Redis is not running")
+
+
+def program(name: str, product: str) -> str:
+    """Return the path of an installed program; skip or fail the test where there is none."""
+    # Debian keeps the programs of each PostgreSQL version in a directory of their own, outside PATH.
+    by_version = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
+    found = by_version[-1] if by_version else shutil.which(name)
+    return str(found) if found else missing(f"{product} is not installed")
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test, or fail it where servers are required."""
+    reason = f"{what}: make services"
+    if os.environ.get(REQUIRED):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def answers(port: int) -> bool:
+    """Whether anything listens at this port."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0):
+        return True
+    return False
+
+
+class OwnServer:
+    """A server process that belongs to one test.
+
+    Args:
+        command: What starts it in the foreground.
+        port: Where it listens on loopback.
+        directory: Where it works; its output goes to `log` there.
+    """
+
+    def __init__(self, command: list[str], port: int, directory: Path) -> None:
+        self.port = port
+        self._command = command
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and start it again after `kill`; it is not ready at once."""
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **unprivileged(),
+            )
+
+    def wait_until_ready(self) -> None:
+        """Block until it listens."""
+        assert self._process is not None
+        deadline = time.monotonic() + PATIENCE
+        while not answers(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{self._command[0]} did not start:\n{(self._directory / 'log').read_text()}")
+            time.sleep(0.02)
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open, and the kernel accepts new ones, but nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on where it was frozen."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it and all its children at once, without any goodbye, and wait until they are gone."""
+        if self._process is None:
+            return
+        family = self._signal(signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+        deadline = time.monotonic() + PATIENCE
+        while any(map(lives, family)):
+            assert time.monotonic() < deadline, f"{self._command[0]} cannot be killed"
+            time.sleep(0.005)
+
+    def _signal(self, number: signal.Signals) -> list[int]:
+        # PostgreSQL's backends leave their parent's process group, so a signal to the group would miss them.
+        assert self._process is not None
+        family = [self._process.pid, *children(self._process.pid)]
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return family
+
+
+@contextmanager
+def own_postgres() -> Iterator[OwnServer]:
+    """Run a PostgreSQL of the test's own, with a superuser `postgres` that needs no password."""
+    initdb, postgres = program("initdb", "PostgreSQL"), program("postgres", "PostgreSQL")
+    with _directory() as directory:
+        database = str(directory / "database")
+        make = [initdb, "-D", database, "-A", "trust", "-U", "postgres", "--no-locale", "--no-sync"]
+        subprocess.run(make, check=True, capture_output=True, cwd=directory, **unprivileged())
+        port = free_port()
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        command = [postgres, "-D", database, "-p", str(port), "-k", str(directory), *options]
+        with _running(OwnServer(command, port, directory)) as server:
+            yield server
+
+
+@contextmanager
+def own_redis() -> Iterator[OwnServer]:
+    """Run a Redis of the test's own."""
+    redis = program("redis-server", "Redis")
+    with _directory() as directory:
+        port = free_port()
+        command = [redis, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(directory)]
+        with _running(OwnServer(command, port, directory)) as server:
+            yield server
+
+
+@contextmanager
+def _running(server: OwnServer) -> Iterator[OwnServer]:
+    try:
+        server.start()
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    # Not pytest's tmp_path: the user that the server runs as could not enter it, and socket paths must be short.
+    with tempfile.TemporaryDirectory(prefix="otel_health-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        if user := unprivileged().get("user"):
+            shutil.chown(directory, user)
+        yield Path(directory)
+
+
+def unprivileged() -> dict[str, str]:
+    """Return who a server runs as, as options of `subprocess`: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": "postgres", "group": "postgres"}
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def children(pid: int) -> list[int]:
+    """Return the process ids of the children of a process."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if parent_and_state(stat)[0] == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether a process exists and is more than a corpse that nobody has fetched."""
+    with suppress(OSError):
+        return parent_and_state(Path(f"/proc/{pid}/stat"))[1] != "Z"
+    return False
+
+
+def parent_and_state(stat: Path) -> tuple[int, str]:
+    """Return a process's parent and its state from its line in /proc; its name may hold spaces and brackets."""
+    state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+    return int(parent), state

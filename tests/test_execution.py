@@ -1,0 +1,565 @@
+"""One run and its deadline: whatever a check does, it yields an ending in time."""
+
+import asyncio
+import contextvars
+import functools
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from otel_health import Checker, CheckFunc, ErrorType, Status
+from tests.doubles import Blocking, Switch, eventually, hanging, passing, swallowing
+from tests.virtual import now, virtual_checker
+
+
+class Odd(BaseException):
+    """An exception outside everybody's hierarchy."""
+
+
+class Unprintable(Exception):
+    """An exception that cannot be put into words."""
+
+    def __str__(self) -> str:
+        raise SystemExit(5)
+
+
+RAISED: list[BaseException] = [
+    ValueError("no"),
+    Odd(),
+    SystemExit(1),
+    KeyboardInterrupt(),
+    GeneratorExit(),
+    StopIteration(3),
+    StopAsyncIteration(),
+    asyncio.CancelledError(),
+    TimeoutError(),
+    MemoryError(),
+    RecursionError(),
+    ExceptionGroup("both", [ValueError("a"), TypeError("b")]),
+    Unprintable(),
+    ValueError("x" * 10_000_000),
+    ValueError("\ud800\x00\r\nforged"),
+]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("kind", ["async", "sync", "awaited", "after a pause"])
+async def test_any_exception_is_a_result(error: BaseException, kind: str) -> None:
+    """Nothing that a check raises leaves the runner, and its neighbours notice nothing."""
+
+    async def asynchronous() -> None:
+        raise error
+
+    async def paused() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    def synchronous() -> None:
+        raise error
+
+    async def later() -> None:
+        raise error
+
+    kinds: dict[str, CheckFunc] = {
+        "async": asynchronous, "sync": synchronous, "awaited": lambda: later(), "after a pause": paused,
+    }  # fmt: skip
+    checker = Checker()
+    checker.add("bad", kinds[kind])
+    checker.add("good", passing())
+
+    report = await checker.run()
+
+    assert report.statuses == {"bad": Status.FAIL, "good": Status.PASS}
+    assert report.components["bad"].error_type is ErrorType.FAILED
+    result = report.components["bad"].result
+    assert result is not None
+    assert len(result.message or "") <= 1024
+    assert "\n" not in (result.message or "")
+    (result.message or "").encode()
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("check", [hanging(), swallowing()], ids=["hanging", "swallowing"])
+async def test_a_run_ends_by_its_deadline(check: CheckFunc) -> None:
+    """A check that hangs, or swallows its cancellation, fails as `timeout` exactly when its time is up."""
+    checker = virtual_checker(timeout=3.0)
+    checker.add("stuck", check)
+    begun = now()
+
+    report = await checker.run()
+
+    assert now() - begun == pytest.approx(3.0, abs=0.1)
+    assert report.components["stuck"].error_type is ErrorType.TIMEOUT
+
+
+async def test_a_thread_that_blocks_for_ever_ends_by_its_deadline() -> None:
+    """A sync check that never returns fails as `timeout`; its thread is left behind, not waited for."""
+    blocking = Blocking()
+    checker = Checker(timeout=0.1)
+    checker.add("stuck", blocking)
+    begun = time.monotonic()
+
+    report = await checker.run()
+
+    assert time.monotonic() - begun < 1
+    assert report.components["stuck"].error_type is ErrorType.TIMEOUT
+    blocking.let_go.set()
+
+
+@pytest.mark.virtual_time
+async def test_an_abandoned_run_is_not_run_again_while_it_lives() -> None:
+    """At most one abandoned run for each check: while it lives the check fails at once as `hung`."""
+    cancelled: list[object] = []
+    checker = virtual_checker(timeout=1.0, ttl=0.5)
+    checker.add("stuck", swallowing(cancelled))
+    await checker.run()
+    await asyncio.sleep(1)
+    begun = now()
+
+    report = await checker.run()
+
+    assert now() == begun
+    assert report.components["stuck"].error_type is ErrorType.HUNG
+    assert report.components["stuck"].consecutive_failures == 2
+    assert len(cancelled) == 1
+    assert [component.abandoned_runs for component, _ in checker.states()] == [1]
+
+
+async def test_a_hung_thread_is_forgotten_when_it_ends() -> None:
+    """Once the abandoned run has ended, the next one is made as if nothing had been."""
+    blocking = Blocking()
+    checker = Checker(timeout=0.05, ttl=1e-9)
+    checker.add("stuck", blocking)
+    await checker.run()
+    assert (await checker.run()).components["stuck"].error_type is ErrorType.HUNG
+    assert blocking.calls == 1
+
+    blocking.let_go.set()
+    await eventually(lambda: [component.abandoned_runs for component, _ in checker.states()] == [0])
+
+    assert (await checker.run()).status is Status.PASS
+
+
+@pytest.mark.virtual_time
+async def test_a_late_result_overwrites_nothing() -> None:
+    """What an abandoned run brings in the end is dropped."""
+    late = asyncio.Event()
+
+    async def check() -> None:
+        while not late.is_set():
+            try:
+                await late.wait()
+            except asyncio.CancelledError:
+                continue
+
+    checker = virtual_checker(timeout=1.0)
+    checker.add("late", check)
+    await checker.run()
+
+    late.set()
+    await asyncio.sleep(0.01)
+
+    assert checker.report().components["late"].error_type is ErrorType.TIMEOUT
+
+
+@pytest.mark.virtual_time
+async def test_deadlines_are_each_checks_own() -> None:
+    """One slow check condemns nobody else, and each has its own time."""
+    checker = virtual_checker()
+    checker.add("fast", passing())
+    checker.add("short", hanging(), timeout=0.5)
+    checker.add("long", functools.partial(asyncio.sleep, 2.0), timeout=2.5)
+
+    report = await checker.run()
+
+    assert report.statuses == {"fast": Status.PASS, "short": Status.FAIL, "long": Status.PASS}
+    short = report.components["short"].result
+    assert short is not None
+    assert short.duration == pytest.approx(0.5, abs=0.01)
+
+
+async def test_a_block_of_the_loop_is_laid_to_the_check_that_blocked() -> None:
+    """A check that blocks the loop past its own deadline times out; its neighbours, ready meanwhile, pass."""
+    answered = asyncio.get_running_loop().create_future()
+
+    async def blocker() -> None:
+        await asyncio.sleep(0)
+        threading.Timer(0.05, lambda: loop.call_soon_threadsafe(answered.set_result, None)).start()
+        time.sleep(0.4)  # noqa: ASYNC251 - blocking the loop is what is tested.
+
+    async def neighbour() -> None:
+        await answered
+
+    loop = asyncio.get_running_loop()
+    checker = Checker(timeout=0.2)
+    checker.add("neighbour", neighbour, warn_after=0.15)
+    checker.add("blocker", blocker)
+
+    report = await checker.run()
+
+    assert report.statuses == {"neighbour": Status.PASS, "blocker": Status.FAIL}
+    assert report.components["blocker"].error_type is ErrorType.TIMEOUT
+
+
+async def test_a_block_of_the_loop_by_the_application_condemns_no_check() -> None:
+    """What was ready when the loop came back is heard before any deadline is held against it."""
+    answered = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    checker = Checker(timeout=0.1)
+
+    async def check() -> None:
+        threading.Timer(0.02, lambda: loop.call_soon_threadsafe(answered.set_result, None)).start()
+        await answered
+
+    checker.add("innocent", check)
+    running = asyncio.ensure_future(checker.run())
+    await asyncio.sleep(0.01)
+    time.sleep(0.3)  # noqa: ASYNC251 - the application blocks its own loop.
+
+    assert (await running).status is Status.PASS
+
+
+async def test_a_check_that_raises_cancelled_error_has_failed() -> None:
+    """Awaiting a future that somebody cancelled is a failure, not a cancellation of ours."""
+    cancelled = asyncio.get_running_loop().create_future()
+    cancelled.cancel()
+
+    async def check() -> None:
+        await cancelled
+
+    checker = Checker()
+    checker.add("driver", check)
+
+    state = (await checker.run()).components["driver"]
+
+    assert state.result is not None
+    assert (state.error_type, state.result.exception_type) == (ErrorType.FAILED, "CancelledError")
+
+
+async def test_an_inner_timeout_is_a_failure_not_our_deadline() -> None:
+    """A driver's TimeoutError is the check's own; only our deadline is `timeout`."""
+
+    async def check() -> None:
+        async with asyncio.timeout(0.001):
+            await asyncio.sleep(1)
+
+    checker = Checker()
+    checker.add("driver", check)
+
+    state = (await checker.run()).components["driver"]
+
+    assert state.result is not None
+    assert (state.error_type, state.result.exception_type) == (ErrorType.FAILED, "TimeoutError")
+
+
+async def test_an_outer_cancel_stays_a_cancel() -> None:
+    """Cancelling whoever waits cancels the waiting, not the run, and is never turned into a verdict."""
+    entered, let_go = asyncio.Event(), asyncio.Event()
+
+    async def check() -> None:
+        entered.set()
+        await let_go.wait()
+
+    checker = Checker()
+    checker.add("slow", check)
+    waiting = asyncio.ensure_future(checker.run())
+    await entered.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert checker.report().components["slow"].error_type is ErrorType.PENDING
+
+    let_go.set()
+
+    assert (await checker.run()).status is Status.PASS
+
+
+async def test_a_run_cancelled_from_outside_has_no_verdict() -> None:
+    """An application that cancels every task at shutdown is told of no failure, and nobody waits for ever."""
+    entered = asyncio.Event()
+
+    async def check() -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    checker = Checker()
+    checker.add("postgres", check)
+    waiting = asyncio.ensure_future(checker.run())
+    await entered.wait()
+    for task in asyncio.all_tasks() - {waiting, asyncio.current_task()}:
+        if task.get_name() == "otel_health":
+            task.cancel()
+
+    report = await waiting
+
+    assert report.components["postgres"].error_type is ErrorType.PENDING
+
+
+def test_asyncio_run_ends_though_a_check_swallows_its_cancellation() -> None:
+    """What was abandoned is driven no further when the loop's owner cancels everything."""
+
+    async def main() -> None:
+        checker = Checker(timeout=0.05)
+        checker.add("stuck", swallowing())
+        await checker.run()
+
+    begun = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - begun < 2
+
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_context_variables_are_isolated(kind: str) -> None:
+    """A check sees neither the requester's context variables nor those of another run."""
+    seen: list[str] = []
+
+    def synchronous() -> None:
+        seen.append(variable.get())
+        variable.set("set by a check")
+
+    async def asynchronous() -> None:
+        synchronous()
+
+    checker = Checker(ttl=1e-9)
+    checker.add("first", synchronous if kind == "sync" else asynchronous)
+    checker.add("second", synchronous if kind == "sync" else asynchronous)
+    variable.set("the requester's")
+
+    await checker.run()
+    await checker.run()
+
+    assert seen == ["unset"] * 4
+    assert variable.get() == "the requester's"
+
+
+async def test_a_sync_check_may_return_an_awaitable() -> None:
+    """`redis.asyncio`'s ping is a plain function that returns an awaitable: it is awaited on the loop."""
+    threads: list[object] = []
+
+    async def pong() -> bool:
+        threads.append(threading.current_thread())
+        return True
+
+    def ping() -> Awaitable[bool]:
+        threads.append(threading.current_thread())
+        return pong()
+
+    checker = Checker()
+    checker.add("redis", ping)
+
+    assert (await checker.run()).status is Status.PASS
+    assert threads[0] is not threading.main_thread()
+    assert threads[1] is threading.main_thread()
+
+
+async def test_a_returned_awaitable_has_the_same_deadline() -> None:
+    """The deadline began with the call in the thread."""
+    checker = Checker(timeout=0.1)
+    checker.add("redis", lambda: asyncio.sleep(60))
+
+    assert (await checker.run()).components["redis"].error_type is ErrorType.TIMEOUT
+
+
+async def test_hung_sync_checks_do_not_starve_the_others(threads: Callable[[], int]) -> None:
+    """400 hung checks are told apart from 100 healthy ones, within the first round, on bounded threads."""
+    checker = Checker(timeout=2.0)
+    let_go = threading.Event()
+    for number in range(400):
+        checker.add(f"hung-{number}", lambda: None if let_go.wait() else None)
+    for number in range(100):
+        checker.add(f"healthy-{number}", lambda: None)
+
+    report = await checker.run()
+
+    wrong = [n for n, status in report.statuses.items() if status.up is n.startswith("hung")]
+    assert wrong == []
+    assert threads() <= 512
+    let_go.set()
+
+
+async def test_past_the_cap_a_sync_check_is_saturated_not_timed_out(threads: Callable[[], int]) -> None:
+    """When no thread comes free within the timeout, nothing is said of the dependency."""
+    checker = Checker(timeout=1.0)
+    let_go = threading.Event()
+    for number in range(600):
+        checker.add(f"hung-{number}", lambda: None if let_go.wait() else None)
+
+    report = await checker.run()
+
+    kinds = [state.error_type for state in report.components.values()]
+    assert kinds.count(ErrorType.TIMEOUT) == 480
+    assert kinds.count(ErrorType.SATURATED) == 120
+    assert threads() <= 513
+    let_go.set()
+    await eventually(lambda: sum(component.abandoned_runs for component, _ in checker.states()) == 0)
+
+
+async def test_local_sync_checks_have_threads_of_their_own() -> None:
+    """However many dependencies hang, a local check gets a thread."""
+    checker = Checker(timeout=0.5)
+    let_go = threading.Event()
+    for number in range(500):
+        checker.add(f"hung-{number}", lambda: None if let_go.wait() else None)
+    checker.add("local", lambda: None, local=True, probes={"livez", "readyz"})
+
+    report = await checker.run()
+
+    assert report.statuses["local"] is Status.PASS
+    let_go.set()
+
+
+async def test_the_default_executor_is_left_alone() -> None:
+    """A pool that the application has filled delays no check."""
+    loop = asyncio.get_running_loop()
+    let_go = threading.Event()
+    filled = [loop.run_in_executor(None, let_go.wait) for _ in range(40)]
+    checker = Checker(timeout=1.0)
+    checker.add("sync", lambda: None)
+
+    assert (await checker.run()).status is Status.PASS
+    let_go.set()
+    await asyncio.gather(*filled)
+
+
+async def test_closing_ends_what_was_left_behind(threads: Callable[[], int]) -> None:
+    """A coroutine that swallows cancellation is closed, its task ends, and idle threads go."""
+    closed: list[bool] = []
+
+    async def stubborn() -> None:
+        try:
+            while True:
+                try:
+                    await asyncio.sleep(3600)
+                except asyncio.CancelledError:
+                    continue
+        finally:
+            closed.append(True)
+
+    checker = Checker(timeout=0.05)
+    checker.add("stubborn", stubborn)
+    checker.add("sync", lambda: None)
+    async with checker:
+        await eventually(lambda: checker.report().components["stubborn"].error_type is ErrorType.TIMEOUT)
+
+    assert closed == [True]
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "otel_health"]
+    await eventually(lambda: threads() == 0)
+
+
+async def test_thousands_of_checks_begin_in_batches() -> None:
+    """The loop gets its turn between batches, so that requests are answered while a round begins."""
+    turns = 0
+    checker = Checker()
+    for number in range(3000):
+        checker.add(f"check-{number}", passing())
+
+    async def application() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.ensure_future(application())
+    await asyncio.sleep(0)
+    report = await checker.run()
+    other.cancel()
+
+    assert report.status is Status.PASS
+    assert turns >= 3000 / 256
+
+
+@pytest.mark.virtual_time
+async def test_one_run_of_a_check_at_a_time() -> None:
+    """A check that takes longer than its interval is never run twice at once."""
+    running = 0
+    most = 0
+
+    async def slow() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(3)
+        running -= 1
+
+    checker = virtual_checker(timeout=5.0, interval=1.0)
+    checker.add("slow", slow)
+    async with checker:
+        await asyncio.sleep(60)
+
+    assert most == 1
+
+
+def test_a_hung_thread_does_not_hold_up_exit() -> None:
+    """The interpreter exits at once, and says nothing, though a hundred checks hang."""
+    program = """
+import asyncio, threading
+from otel_health import Checker
+checker = Checker(timeout=0.05)
+for number in range(100):
+    checker.add(f"hung-{number}", threading.Event().wait)
+print(asyncio.run(checker.run()).status)
+"""
+    begun = time.monotonic()
+    ended = _python(program)
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr.count("Traceback")) == (0, "fail", 0)
+    assert time.monotonic() - begun < 10
+
+
+def test_a_real_interrupt_still_stops_the_process() -> None:
+    """Ctrl-C that lands in a check's slice is the user's, not the check's."""
+    program = """
+import asyncio, os, signal, threading, time
+from otel_health import Checker
+checker = Checker()
+async def busy():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(30)
+checker.add("busy", busy)
+asyncio.run(checker.run())
+"""
+    begun = time.monotonic()
+    ended = _python(program)
+    assert ended.returncode != 0
+    assert "KeyboardInterrupt" in ended.stderr
+    assert time.monotonic() - begun < 10
+
+
+def _python(program: str) -> Any:
+
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.virtual_time
+async def test_an_event_of_many_deadlines_is_kept_in_order() -> None:
+    """Runs of different and equal timeouts each end on time."""
+    checker = virtual_checker()
+    for number in range(50):
+        checker.add(f"hang-{number}", hanging(), timeout=0.5 + (number % 5) / 2)
+    begun = now()
+    ends: dict[str, float] = {}
+    checker.subscribe(lambda transition: ends.update({transition.component: now() - begun}))
+
+    await checker.run()
+
+    for number in range(50):
+        assert ends[f"hang-{number}"] == pytest.approx(0.5 + (number % 5) / 2, abs=0.01)
+
+
+async def test_a_switch_is_run_as_an_async_callable(threads: Callable[[], int]) -> None:
+    """Objects with an async `__call__` run on the loop."""
+    switch = Switch()
+    checker = Checker()
+    checker.add("switch", switch)
+
+    assert (await checker.run()).status is Status.PASS
+    assert threads() == 0
