@@ -34,7 +34,7 @@ from otel_health.execution import Run, Runner, Slot
 from otel_health.http import endpoints
 from otel_health.http.endpoints import Authorize, HealthApp, ProbeEndpoint
 from otel_health.http.render import Details, Service
-from otel_health.metrics import Instruments, Sampled, instruments_of
+from otel_health.metrics import Sampled, instruments_of
 from otel_health.quiet import quiet_context
 from otel_health.registry import Component, Registry
 from otel_health.renewal import Renewals
@@ -117,7 +117,8 @@ class Checker:
         self.answer_within = answer_within
         self.service = Service(service_id, version, release_id)
         self.now = clock
-        self._meter_provider = meter_provider
+        # Made here, not on the loop: the SDK's lock for it is held by whoever collects, however long that takes.
+        self._instruments = instruments_of(meter_provider)
         self._events = Events(logger or logging.getLogger("otel_health"), tracer_provider, trace, tracebacks=tracebacks)
         self._runner = Runner(clock, quiet_context())
         self._registry = Registry(clock, self._noticed_stale)
@@ -125,7 +126,6 @@ class Checker:
         self._schedule: Schedule[Component] = Schedule(clock, self._renewals.renew)
         self._listeners: list[Listener] = []
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._instruments: Instruments | None = None
         self._expiring = False
 
     # Registration.
@@ -259,8 +259,7 @@ class Checker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._schedule.stop()
-        if self._instruments is not None:
-            self._instruments.close(self)
+        self._instruments.close(self)
         await self._runner.close()
         self._events.close()
         self._loop = None
@@ -355,8 +354,7 @@ class Checker:
     # From a run to the sinks.
 
     def _register(self, check: Check) -> Check:
-        if self._instruments is not None:
-            self._instruments.admit(self, check.name)
+        self._instruments.admit(self, check.name)
         component = Component(check, Slot(self._runner, check.function, local=check.local), self.now())
         self._registry.add(component)
         loop = self._loop
@@ -374,8 +372,6 @@ class Checker:
                 "this Checker belongs to another event loop that is still open; use report(), which is safe from "
                 "anywhere, or a Checker of this loop's own"
             )
-        if self._instruments is None:
-            self._instruments = instruments_of(self._meter_provider)
         self._instruments.open(self)
         self._schedule.stop()
         self._runner.attach(loop)
@@ -393,8 +389,7 @@ class Checker:
         result = component.refine(judge(check, run, time.time()))
         failing_since = component.changed_at if held.result is not None and not held.status.up else run.finished
         transition = self._registry.apply(component, result, run.finished)
-        if self._instruments is not None:
-            self._instruments.record(result, component.attributes)
+        self._instruments.record(result, component.attributes)
         self._events.ran(result, run.exception, transition, run.finished - failing_since)
         self._watch_speed(component, result)
         if transition is not None:

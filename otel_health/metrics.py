@@ -49,6 +49,8 @@ class Instruments:
 
     def __init__(self, provider: MeterProvider) -> None:
         self._limit = getattr(provider, "cardinality_limit", DEFAULT_CARDINALITY)
+        self._publishes = not type(provider).__module__.startswith("opentelemetry.metrics")
+        """Whether there is an SDK behind it; the API's own providers, proxy and no-op, show nothing to anyone."""
         self._warned = False
         self._faulty = False
         self._boards: WeakSet[Board] = WeakSet()
@@ -101,7 +103,7 @@ class Instruments:
                 _log.warning("the meter provider fails to record, metrics are lost: %s", type(error).__name__)
 
     def _refuse_shared(self, board: Board, added: Iterable[str]) -> None:
-        for other in list(self._boards):
+        for other in list(self._boards) if self._publishes else ():
             shared = set(added).intersection(other.names) if other is not board and other.is_open else None
             if shared:
                 raise ValueError(
@@ -111,7 +113,7 @@ class Instruments:
 
     def _warn_of_overflow(self) -> None:
         components = sum(len(board.names) for board in list(self._boards))
-        if components * len(Status) > self._limit and not self._warned:
+        if self._publishes and components * len(Status) > self._limit and not self._warned:
             self._warned = True
             _log.warning(
                 "%d components need %d attribute sets of %s, more than the %d that one stream of the SDK holds by "

@@ -33,9 +33,10 @@ def _nothing_left_behind() -> Iterator[None]:
 @pytest.fixture
 def threads() -> Callable[[], int]:
     """How many threads the library has started in this test that still live."""
+    before = set(library_threads())
+    return lambda: len(set(library_threads()) - before)
 
-    def alive() -> set[threading.Thread]:
-        return {thread for thread in threading.enumerate() if thread.name.startswith("otel_health")}
 
-    before = alive()
-    return lambda: len(alive() - before)
+def library_threads() -> list[threading.Thread]:
+    """The threads that the library has started, in whatever test, and that still live."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("otel_health")]

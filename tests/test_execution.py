@@ -373,7 +373,7 @@ async def test_hung_sync_checks_do_not_starve_the_others(threads: Callable[[], i
     checker = Checker(timeout=2.0)
     let_go = threading.Event()
     for number in range(400):
-        checker.add(f"hung-{number}", lambda: None if let_go.wait() else None)
+        checker.add(f"hung-{number}", let_go.wait)
     for number in range(100):
         checker.add(f"healthy-{number}", lambda: None)
 
@@ -390,7 +390,7 @@ async def test_past_the_cap_a_sync_check_is_saturated_not_timed_out(threads: Cal
     checker = Checker(timeout=1.0)
     let_go = threading.Event()
     for number in range(600):
-        checker.add(f"hung-{number}", lambda: None if let_go.wait() else None)
+        checker.add(f"hung-{number}", let_go.wait)
 
     report = await checker.run()
 
@@ -407,7 +407,7 @@ async def test_local_sync_checks_have_threads_of_their_own() -> None:
     checker = Checker(timeout=0.5)
     let_go = threading.Event()
     for number in range(500):
-        checker.add(f"hung-{number}", lambda: None if let_go.wait() else None)
+        checker.add(f"hung-{number}", let_go.wait)
     checker.add("local", lambda: None, local=True, probes={"livez", "readyz"})
 
     report = await checker.run()

@@ -1,0 +1,583 @@
+"""The Checker: one state, renewed on demand or in the background, for every sink."""
+
+import asyncio
+import itertools
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+
+from otel_health import Checker, CheckFunc, ErrorType, Failed, Status, Transition
+from tests.doubles import Switch, eventually, failing, hanging, passing
+from tests.virtual import now, virtual_checker
+
+# On demand.
+
+
+@pytest.mark.virtual_time
+async def test_a_result_younger_than_the_ttl_is_not_renewed() -> None:
+    """The ttl bounds how often anybody's asking can make a check run."""
+    switch = Switch()
+    checker = virtual_checker(ttl=1.0)
+    checker.add("redis", switch)
+
+    await checker.run()
+    await asyncio.sleep(0.99)
+    await checker.run()
+    assert switch.calls == 1
+
+    await asyncio.sleep(0.01)
+    await checker.run()
+    assert switch.calls == 2
+
+
+@pytest.mark.virtual_time
+async def test_one_run_serves_all() -> None:
+    """A thousand who ask at once cause one run of each check."""
+    calls = 0
+
+    async def check() -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.1)
+
+    checker = virtual_checker()
+    checker.add("postgres", check)
+
+    reports = await asyncio.gather(*(checker.run() for _ in range(1000)))
+
+    assert calls == 1
+    assert {report.status for report in reports} == {Status.PASS}
+
+
+@pytest.mark.virtual_time
+async def test_probes_that_share_a_check_share_its_run() -> None:
+    """Single flight is per check, not per probe."""
+    switch = Switch()
+    checker = virtual_checker()
+    checker.add("postgres", switch, probes={"readyz", "startupz"})
+
+    await asyncio.gather(checker.run("readyz"), checker.run("startupz"), checker.run("healthz"))
+
+    assert switch.calls == 1
+
+
+@pytest.mark.virtual_time
+async def test_only_the_checks_of_the_probe_are_run() -> None:
+    """Asking livez asks no dependency."""
+    dependency, local = Switch(), Switch()
+    checker = virtual_checker()
+    checker.add("postgres", dependency)
+    checker.add("deadlock", local, probes={"livez"}, local=True)
+
+    report = await checker.run("livez")
+
+    assert report.statuses == {"deadlock": Status.PASS}
+    assert (dependency.calls, local.calls) == (0, 1)
+
+
+async def test_before_its_first_run_a_check_is_pending() -> None:
+    """Never up before the first success."""
+    checker = Checker()
+    checker.add("postgres", passing())
+
+    report = checker.report()
+
+    assert report.status is Status.FAIL
+    state = report.components["postgres"]
+    assert (state.error_type, state.result) == (ErrorType.PENDING, None)
+
+
+@pytest.mark.parametrize("probe", ["livez", "readyz", "startupz", "healthz"])
+async def test_a_probe_without_checks_passes(probe: str) -> None:
+    """With nothing to ask, it says that the process answers."""
+    assert (await Checker().run(probe)).status is Status.PASS
+
+
+async def test_an_unknown_probe_is_refused_with_the_known_ones() -> None:
+    """A misspelt probe would otherwise be healthy for ever."""
+    checker = Checker()
+    checker.add("mail", passing(), probes={"wellness"})
+
+    with pytest.raises(ValueError, match="'redyz'; known: livez, readyz, startupz, healthz, wellness"):
+        await checker.run("redyz")
+    assert (await checker.run("wellness")).status is Status.PASS
+
+
+@pytest.mark.virtual_time
+async def test_startup_latches() -> None:
+    """Once each of its checks has passed once, startupz passes for good, whatever comes."""
+    first, second = Switch(), Switch()
+    first.error = Failed("not yet")
+    checker = virtual_checker()
+    checker.add("first", first, probes={"startupz"})
+    checker.add("second", second, probes={"startupz"})
+
+    assert (await checker.run("startupz")).status is Status.FAIL
+    first.error, second.error = None, Failed("down")
+    await asyncio.sleep(2)
+    assert (await checker.run("startupz")).status is Status.PASS
+    checker.add("third", failing(), probes={"startupz"})
+    assert (await checker.run("startupz")).status is Status.PASS
+
+
+@pytest.mark.virtual_time
+async def test_a_verdict_expires_by_itself() -> None:
+    """After two intervals and the timeout nobody believes it any more, in every reader at once."""
+    seen: list[Transition] = []
+    checker = virtual_checker(interval=10.0, timeout=3.0)
+    checker.add("postgres", passing())
+    checker.subscribe(seen.append)
+    await checker.run()
+
+    await asyncio.sleep(22.9)
+    assert checker.report().status is Status.PASS
+    await asyncio.sleep(0.2)
+    state = checker.report().components["postgres"]
+    checker.report()
+    await asyncio.sleep(0.01)
+
+    assert (state.status, state.error_type) == (Status.FAIL, ErrorType.STALE)
+    assert [(t.before, t.after, t.state.error_type) for t in seen] == [
+        (None, Status.PASS, None),
+        (Status.PASS, Status.FAIL, ErrorType.STALE),
+    ]
+
+
+@pytest.mark.virtual_time
+async def test_a_renewal_heals_what_nobody_saw_expire() -> None:
+    """A Checker asked once a minute is not told stale in between: the asking renews first."""
+    seen: list[Transition] = []
+    checker = virtual_checker()
+    checker.add("postgres", passing())
+    checker.subscribe(seen.append)
+
+    for _ in range(3):
+        assert (await checker.run()).status is Status.PASS
+        await asyncio.sleep(60)
+
+    assert len(seen) == 1
+
+
+# In the background.
+
+
+@pytest.mark.virtual_time
+async def test_an_open_checker_renews_by_itself() -> None:
+    """Each interval once, plus or minus 10 %."""
+    runs: list[float] = []
+
+    async def check() -> None:
+        runs.append(now())
+
+    checker = virtual_checker(interval=10.0)
+    checker.add("postgres", check)
+    async with checker:
+        await asyncio.sleep(1000)
+
+    gaps = [after - before for before, after in itertools.pairwise(runs)]
+    assert 90 <= len(runs) <= 112
+    assert all(8.99 <= gap <= 11.01 for gap in gaps)
+    assert max(gaps) - min(gaps) > 0.5
+
+
+@pytest.mark.virtual_time
+async def test_start_does_not_wait_for_the_first_round() -> None:
+    """Readiness fails as pending until the first round is in."""
+    checker = virtual_checker()
+    checker.add("slow", lambda: None)
+    checker.remove("slow")
+
+    async def slow() -> None:
+        await asyncio.sleep(2)
+
+    checker.add("slow", slow)
+    begun = now()
+    async with checker:
+        assert now() == begun
+        assert checker.report().components["slow"].error_type is ErrorType.PENDING
+        await asyncio.sleep(2.1)
+        assert checker.report().status is Status.PASS
+
+
+@pytest.mark.virtual_time
+async def test_a_second_look_follows_a_change_within_a_second() -> None:
+    """So that thresholds decide quickly."""
+    runs: list[float] = []
+    switch = Switch()
+
+    async def check() -> None:
+        runs.append(now())
+        await switch()
+
+    checker = virtual_checker(interval=10.0, failure_threshold=3)
+    checker.add("postgres", check)
+    async with checker:
+        await asyncio.sleep(5)
+        switch.error = ConnectionError("refused")
+        await eventually(lambda: not checker.report().status.up, seconds=20)
+        failed_at = now()
+
+    assert failed_at - runs[1] < 2.1
+    assert len(runs) == 4
+
+
+@pytest.mark.virtual_time
+async def test_a_healthy_start_needs_no_second_look() -> None:
+    """The first pass is no change to be doubted."""
+    switch = Switch()
+    checker = virtual_checker(interval=10.0)
+    checker.add("postgres", switch)
+    async with checker:
+        await asyncio.sleep(8)
+
+    assert switch.calls == 1
+
+
+@pytest.mark.virtual_time
+async def test_initial_delay() -> None:
+    """A check may ask to be left alone for a while after the start."""
+    switch = Switch()
+    checker = virtual_checker(interval=10.0)
+    checker.add("postgres", switch, initial_delay=30.0)
+    async with checker:
+        await asyncio.sleep(29)
+        assert switch.calls == 0
+        await asyncio.sleep(2)
+        assert switch.calls == 1
+
+
+@pytest.mark.virtual_time
+async def test_an_open_checker_is_not_run_by_probes() -> None:
+    """Probes of an open Checker only read."""
+    switch = Switch()
+    checker = virtual_checker(interval=10.0)
+    checker.add("postgres", switch)
+    async with checker:
+        await asyncio.sleep(5)
+        assert checker.renewal("readyz") is None
+        assert switch.calls == 1
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("mode", ["on demand", "open"])
+async def test_a_check_that_takes_longer_than_the_answer_is_ready_from_the_second_probe_on(mode: str) -> None:
+    """What is still being renewed is answered from the result before."""
+
+    async def slow() -> None:
+        await asyncio.sleep(1.2)
+
+    checker = virtual_checker()
+    checker.add("slow", slow)
+
+    async def probe() -> Status:
+        renewal = checker.renewal("readyz")
+        if renewal is not None:
+            await asyncio.wait([renewal], timeout=checker.answer_within)
+        return checker.report().status
+
+    async def probes() -> list[Status]:
+        answers = []
+        for _ in range(4):
+            answers.append(await probe())
+            await asyncio.sleep(10)
+        return answers
+
+    if mode == "open":
+        async with checker:
+            answers = await probes()
+    else:
+        answers = await probes()
+
+    assert answers == [Status.FAIL, Status.PASS, Status.PASS, Status.PASS]
+
+
+@pytest.mark.virtual_time
+async def test_when_the_scheduler_dies_the_state_fails() -> None:
+    """A dead scheduler is seen by its silence: within two intervals and the timeout."""
+    checker = virtual_checker(interval=10.0, timeout=3.0)
+    checker.add("postgres", passing())
+    async with checker:
+        await asyncio.sleep(1)
+        checker._schedule.stop()  # noqa: SLF001 - the fault is injected.
+        await asyncio.sleep(21)
+        assert checker.report().status is Status.PASS
+        await asyncio.sleep(2)
+        assert checker.report().components["postgres"].error_type is ErrorType.STALE
+
+
+@pytest.mark.virtual_time
+async def test_checks_may_come_and_go_while_it_is_open() -> None:
+    """A new one is run at once; a removed one is run no more, and its name is free."""
+    first, second = Switch(), Switch()
+    checker = virtual_checker(interval=1.0)
+    checker.add("redis", first)
+    async with checker:
+        await asyncio.sleep(3)
+        checker.remove("redis")
+        calls = first.calls
+        checker.add("redis", second)
+        assert checker.report().components["redis"].error_type is ErrorType.PENDING
+        await asyncio.sleep(3)
+        assert (first.calls, checker.report().status) == (calls, Status.PASS)
+        assert second.calls >= 3
+
+
+@pytest.mark.virtual_time
+async def test_removing_a_check_drops_the_run_in_flight() -> None:
+    """Its result is nobody's, even when the name is taken anew."""
+    let_go = asyncio.Event()
+
+    async def slow() -> None:
+        await let_go.wait()
+
+    checker = virtual_checker()
+    checker.add("redis", slow)
+    waiting = asyncio.ensure_future(checker.run())
+    await asyncio.sleep(0.1)
+    checker.remove("redis")
+    checker.add("redis", hanging(), timeout=1.0)
+    let_go.set()
+    await waiting
+
+    assert checker.report().components["redis"].error_type is ErrorType.PENDING
+
+
+async def test_removing_and_adding_from_other_threads() -> None:
+    """The registry may be changed and read from anywhere while checks run."""
+    checker = Checker(interval=0.01, ttl=1e-9)
+    for number in range(50):
+        checker.add(f"fixed-{number}", passing())
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def churn(thread: int) -> None:
+        try:
+            while not stop.is_set():
+                checker.add(f"mobile-{thread}", passing())
+                checker.report("healthz")
+                checker.remove(f"mobile-{thread}")
+        except BaseException as error:  # noqa: BLE001 - shown by the test.
+            errors.append(error)
+
+    threads = [threading.Thread(target=churn, args=(number,)) for number in range(4)]
+    async with checker:
+        for thread in threads:
+            thread.start()
+        await asyncio.sleep(0.5)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        await asyncio.sleep(0.1)
+        assert errors == []
+        assert checker.report().status is Status.PASS
+    assert len(checker.names) == 50
+
+
+async def test_an_unknown_name_is_named_with_the_known_ones() -> None:
+    """A KeyError that helps."""
+    checker = Checker()
+    checker.add("redis", passing())
+
+    for ask in (checker.get, checker.remove):
+        with pytest.raises(KeyError, match="no check is named 'postgres'; registered: redis"):
+            ask("postgres")
+
+
+async def test_get_returns_the_check_with_the_checkers_defaults() -> None:
+    """The Checker's own options are its checks' defaults."""
+    checker = Checker(timeout=1.5, interval=7.0, failure_threshold=3)
+    checker.add("redis", passing(), interval=2.0)
+
+    check = checker.get("redis")
+
+    assert (check.timeout, check.interval, check.failure_threshold) == (1.5, 2.0, 3)
+    assert "redis" in checker
+    assert "postgres" not in checker
+    assert 3 not in checker
+
+
+async def test_opening_twice_is_refused() -> None:
+    """Two schedulers would run every check twice."""
+    checker = Checker()
+    async with checker:
+        with pytest.raises(RuntimeError, match="already open"):
+            await checker.__aenter__()
+
+
+async def test_it_may_be_opened_again_after_it_was_closed() -> None:
+    """Closing is no end."""
+    switch = Switch()
+    checker = Checker()
+    checker.add("redis", switch)
+    async with checker:
+        await eventually(lambda: switch.calls == 1)
+    async with checker:
+        await eventually(lambda: switch.calls == 2)
+    assert checker.report().status is Status.PASS
+
+
+def test_a_checker_belongs_to_one_loop_at_a_time() -> None:
+    """A call from another loop is refused; after the first is closed, a new one may have it."""
+    checker = Checker(ttl=1e-9)
+    checker.add("redis", passing())
+    refused: list[str] = []
+
+    def other_loop() -> None:
+        with pytest.raises(RuntimeError, match="belongs to another event loop that is still open") as caught:
+            asyncio.run(checker.run())
+        refused.append(str(caught.value))
+        assert checker.report().status is Status.PASS
+
+    async def main() -> None:
+        await checker.run()
+        await asyncio.to_thread(other_loop)
+
+    asyncio.run(main())
+    asyncio.run(main())
+
+    assert len(refused) == 2
+
+
+# Composition and subscription.
+
+
+async def test_include_copies_the_checks_of_another() -> None:
+    """They carry their policy, and a prefix."""
+    payments, orders = Checker(timeout=1.0), Checker()
+    payments.add("postgres", passing(), critical=False)
+    orders.include("payments", payments)
+    payments.add("later", passing())
+
+    assert orders.names == ("payments.postgres",)
+    check = orders.get("payments.postgres")
+    assert (check.timeout, check.critical) == (1.0, False)
+    assert (await orders.run()).status is Status.PASS
+
+
+async def test_include_is_all_or_nothing() -> None:
+    """A name that is taken adds nothing."""
+    payments, orders = Checker(), Checker()
+    for name in ("redis", "postgres"):
+        payments.add(name, passing())
+    orders.add("payments.postgres", passing())
+
+    with pytest.raises(ValueError, match=r"'payments.postgres' is already registered; choose another prefix"):
+        orders.include("payments", payments)
+    assert orders.names == ("payments.postgres",)
+    with pytest.raises(ValueError, match="cannot include itself"):
+        orders.include("self", orders)
+
+
+@pytest.mark.virtual_time
+async def test_listeners_hear_each_transition_once() -> None:
+    """The first decision has no before; a repeat is no transition."""
+    seen: list[tuple[Status | None, Status]] = []
+    switch = Switch()
+    checker = virtual_checker()
+    checker.add("redis", switch)
+    unsubscribe = checker.subscribe(lambda transition: seen.append((transition.before, transition.after)))
+
+    for error in (None, None, Failed("a"), Failed("b"), None):
+        switch.error = error
+        await checker.run()
+        await asyncio.sleep(2)
+    unsubscribe()
+    unsubscribe()
+    switch.error = Failed("c")
+    await checker.run()
+
+    assert seen == [(None, Status.PASS), (Status.PASS, Status.FAIL), (Status.FAIL, Status.PASS)]
+
+
+async def test_a_listener_that_raises_is_logged_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    """The others are called, the verdict stands."""
+    seen: list[Transition] = []
+    checker = Checker()
+    checker.add("redis", passing())
+
+    def broken(_: Transition) -> None:
+        raise RuntimeError("listener")
+
+    checker.subscribe(broken)
+    checker.subscribe(seen.append)
+
+    assert (await checker.run()).status is Status.PASS
+    assert len(seen) == 1
+    assert "a listener raised RuntimeError at redis" in caplog.text
+
+
+def test_a_coroutine_function_cannot_listen() -> None:
+    """It would never be awaited."""
+
+    async def listener(_: Transition) -> None: ...
+
+    with pytest.raises(TypeError, match="pass a plain function"):
+        Checker().subscribe(listener)  # type: ignore[arg-type]
+
+
+# As a lifespan.
+
+
+def lifespan_log(log: list[str]) -> Callable[[Starlette], Any]:
+    """A lifespan that writes down what it does."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, str]]:
+        log.append("application opened")
+        yield {"pool": "open"}
+        log.append("application closed")
+
+    return lifespan
+
+
+async def test_the_applications_lifespan_surrounds_the_checkers() -> None:
+    """Pools are open before the first check runs, and closed after the last; its state is handed on."""
+    log: list[str] = []
+    checker = Checker()
+
+    @checker.check("pool")
+    async def pool() -> None:
+        log.append("checked")
+
+    app = Starlette()
+    async with checker.lifespan_with(lifespan_log(log))(app) as state:
+        await eventually(lambda: "checked" in log)
+        assert state == {"pool": "open"}
+
+    assert log == ["application opened", "checked", "application closed"]
+
+
+async def test_the_checker_is_a_lifespan_by_itself() -> None:
+    """`Starlette(lifespan=checker.lifespan)`."""
+    checker = Checker()
+    checker.add("redis", passing())
+    async with checker.lifespan(Starlette()):
+        await eventually(lambda: checker.report().status.up)
+
+
+async def test_the_decorator_returns_the_function() -> None:
+    """What is registered stays callable as it was."""
+    checker = Checker()
+
+    @checker.check("redis", critical=False)
+    async def redis() -> None: ...
+
+    assert await redis() is None  # type: ignore[func-returns-value]
+    assert checker.names == ("redis",)
+
+
+@pytest.mark.parametrize("check", [passing(), lambda: None])
+def test_constructing_and_registering_starts_nothing(check: CheckFunc) -> None:
+    """No thread, task or socket before something is started."""
+    before = threading.active_count()
+    checker = Checker()
+    checker.add("redis", check)
+    checker.routes()
+    checker.asgi()
+    checker.report()
+
+    assert threading.active_count() == before

@@ -1,0 +1,526 @@
+"""Probes over HTTP: what is asked and what is answered."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient, Response
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Mount, Route
+
+from otel_health import Checker, Degraded, Failed
+from otel_health.http.endpoints import accepted, parse_query
+from tests.doubles import Blocking, Switch, failing, hanging, passing
+
+SECRET = "hunter2"
+
+
+@asynccontextmanager
+async def client(app: Any) -> AsyncIterator[AsyncClient]:
+    """A client of this ASGI application."""
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://service") as opened:
+        yield opened
+
+
+async def get(checker: Checker, path: str, accept: str = "*/*", **options: Any) -> Response:
+    """One request to the Checker's routes."""
+    async with client(Starlette(routes=checker.routes(**options))) as opened:
+        return await opened.get(path, headers={"accept": accept})
+
+
+async def degraded() -> None:
+    """A check that warns."""
+    raise Degraded("12 waiting", backlog=12)
+
+
+async def refused() -> None:
+    """A check that fails with a secret in its message."""
+    raise ConnectionRefusedError(f"postgresql://orders:{SECRET}@db.internal:5432/orders refused")
+
+
+def example() -> Checker:
+    """A Checker with a component of each kind."""
+    checker = Checker(service_id="orders", version="1.2.3", release_id="abc")
+    checker.add("queue", degraded)
+    checker.add("cache", passing())
+    checker.add("postgres", refused, critical=False)
+    return checker
+
+
+@pytest.mark.parametrize("probe", ["livez", "readyz", "startupz", "healthz"])
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_every_probe_answers_with_and_without_a_slash(probe: str, slash: str) -> None:
+    """Some probers count a redirect as a failure, so there is none."""
+    response = await get(Checker(), f"/{probe}{slash}")
+
+    assert (response.status_code, response.json()["status"]) == (200, "pass")
+
+
+@pytest.mark.parametrize(("check", "status"), [(passing(), 200), (degraded, 200), (failing(), 503), (hanging(), 503)])
+async def test_the_status_code_is_the_verdict(check: Any, status: int) -> None:
+    """200 for pass and warn, 503 for fail and for what is not known yet."""
+    checker = Checker(answer_within=0.05)
+    checker.add("it", check)
+
+    assert (await get(checker, "/readyz")).status_code == status
+
+
+async def test_health_json_says_no_more_than_names_by_default() -> None:
+    """Component names, statuses and error types: what kube-apiserver tells anyone."""
+    response = await get(example(), "/readyz")
+
+    assert response.headers["content-type"] == "application/health+json"
+    assert response.json() == {
+        "status": "warn",
+        "output": "queue: degraded, postgres: failed",
+        "checks": {
+            "queue": [{"status": "warn", "errorType": "degraded"}],
+            "cache": [{"status": "pass"}],
+            "postgres": [{"status": "fail", "errorType": "failed"}],
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("*/*", "application/health+json"),
+        ("", "application/health+json"),
+        ("application/json", "application/json"),
+        ("application/health+json", "application/health+json"),
+        ("text/plain", "text/plain; charset=utf-8"),
+        ("text/plain;q=0.5, application/json", "application/json"),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "application/health+json"),
+        ("image/png", "application/health+json"),
+        ("application/json;q=nonsense, text/plain;q=0.1", "text/plain; charset=utf-8"),
+    ],
+)
+def test_the_format_is_negotiated(accept: str, media_type: str) -> None:
+    """By quality; JSON where nothing that we have is wanted."""
+    assert accepted(accept.encode()) == media_type
+
+
+async def test_kubernetes_text() -> None:
+    """The lines of kube-apiserver; reasons are withheld."""
+    checker = example()
+    checker.add("broker", failing())
+    expected = (
+        "[+]queue ok: degraded\n"
+        "[+]cache ok\n"
+        "[-]postgres failed: reason withheld\n"
+        "[-]broker failed: reason withheld\n"
+        "readyz check failed\n"
+    )
+
+    assert (await get(checker, "/readyz?verbose")).text == expected
+    assert (await get(checker, "/readyz", accept="text/plain")).text == expected
+
+
+async def test_details_status_is_the_verdict_alone() -> None:
+    """In every format, and a component's own route does not exist."""
+    checker = example()
+
+    assert (await get(checker, "/readyz", details="status")).json() == {"status": "warn"}
+    assert (await get(checker, "/readyz?verbose", details="status")).text == "readyz check passed\n"
+    assert (await get(checker, "/readyz/cache", details="status")).status_code == 404
+    assert "cache" not in (await get(checker, "/readyz?exclude=x&verbose", details="status")).text
+
+
+async def test_details_full() -> None:
+    """Times, durations, messages, observations, service and version; redacted all the same."""
+    response = await get(example(), "/readyz", details="full")
+    body = response.json()
+
+    assert (body["serviceId"], body["version"], body["releaseId"]) == ("orders", "1.2.3", "abc")
+    postgres = body["checks"]["postgres"][0]
+    assert postgres["errorType"] == "ConnectionRefusedError"
+    assert postgres["output"] == "postgresql://***@db.internal:5432/orders refused"
+    assert postgres["observedUnit"] == "ms"
+    assert postgres["time"].endswith("Z")
+    assert body["checks"]["queue:backlog"][0]["observedValue"] == 12
+    assert SECRET not in response.text
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/readyz?verbose", "/readyz/postgres", "/readyz/postgres?verbose"])
+@pytest.mark.parametrize("details", ["status", "names"])
+async def test_anonymous_answers_leak_nothing(path: str, details: str) -> None:
+    """No message, host, user, URL, class name or traceback; sub-routes tell no more than the root."""
+    response = await get(example(), path, details=details)
+
+    everything = response.text + str(response.headers)
+    for word in (SECRET, "db.internal", "orders", "Connection", "Traceback", "5432", "1.2.3"):
+        assert word not in everything
+
+
+@pytest.mark.parametrize(
+    ("answer", "lifted"), [(True, True), (False, False), (1, False), ("yes", False), (None, False), ([1], False)]
+)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_only_true_lifts_a_caller(answer: Any, lifted: bool, kind: str) -> None:  # noqa: FBT001
+    """Anything but exactly True is a no."""
+
+    def sync(_: Request) -> Any:
+        return answer
+
+    async def asynchronous(_: Request) -> Any:
+        return answer
+
+    response = await get(example(), "/readyz", authorize=sync if kind == "sync" else asynchronous)
+
+    assert ("serviceId" in response.json()) is lifted
+
+
+async def test_an_authoriser_at_fault_lifts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """One that raises, or never answers, closes the door, and the probe still answers in time."""
+
+    async def never(_: Request) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    def broken(_: Request) -> bool:
+        raise RuntimeError(SECRET)
+
+    checker = Checker(answer_within=0.2)
+    checker.add("cache", passing())
+    for authorize in (never, broken):
+        begun = time.monotonic()
+        response = await get(checker, "/readyz", authorize=authorize)
+        assert response.json() == {"status": "pass", "checks": {"cache": [{"status": "pass"}]}}
+        assert time.monotonic() - begun < 0.5
+    await checker.run()
+    assert "authorize raised RuntimeError" in caplog.text
+    assert SECRET not in caplog.text
+
+
+async def test_one_component_by_its_own_status() -> None:
+    """A failing one is 503 even when it is not critical."""
+    checker = example()
+
+    assert (await get(checker, "/readyz/postgres")).status_code == 503
+    assert (await get(checker, "/readyz/queue")).status_code == 200
+    assert (await get(checker, "/readyz/cache?verbose")).text == "[+]cache ok\nreadyz check passed\n"
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez/postgres", "/readyz/nobody", "/readyz/%2e%2e", "/readyz/x;y", "/readyz/a%00b"]
+)
+async def test_what_a_probe_does_not_ask_is_a_constant_404(path: str) -> None:
+    """Nothing of the request is reflected."""
+    response = await get(example(), path)
+
+    assert (response.status_code, response.text) == (404, "not found\n")
+    assert response.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("path", ["/readyz", "/readyz/cache", "/readyz/"])
+async def test_other_methods_are_not_allowed(method: str, path: str) -> None:
+    """405, with what would be."""
+    for app in (Starlette(routes=example().routes()), example().asgi()):
+        async with client(app) as opened:
+            response = await opened.request(method, path)
+        assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+        assert response.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/readyz?verbose", "/readyz/postgres", "/readyz/nobody", "/x"])
+async def test_head_is_get_without_the_body(path: str) -> None:
+    """Same status, same headers."""
+    async with client(example().asgi()) as opened:
+        got, head = await opened.get(path), await opened.head(path)
+
+    assert (got.status_code, dict(got.headers)) == (head.status_code, dict(head.headers))
+    assert head.content == b""
+    assert head.headers["cache-control"] == "no-store"
+
+
+async def test_exclude_leaves_components_out_and_warns_of_the_rest() -> None:
+    """As kube-apiserver does it."""
+    checker = Checker()
+    checker.add("cache", passing())
+    checker.add("broker", failing())
+
+    response = await get(checker, "/readyz?verbose&exclude=broker&exclude=nobody")
+
+    assert response.status_code == 200
+    assert response.text == (
+        "[+]cache ok\n[+]broker excluded: ok\n"
+        'warn: some health checks cannot be excluded: no matches for "nobody"\nreadyz check passed\n'
+    )
+    body = (await get(checker, "/readyz?exclude=broker&exclude=nobody")).json()
+    assert (body["status"], list(body["checks"])) == ("pass", ["cache"])
+    assert body["notes"] == ['some health checks cannot be excluded: no matches for "nobody"']
+
+
+async def test_what_is_excluded_is_neither_run_nor_waited_for() -> None:
+    """Excluding a slow component makes the answer quick."""
+    stuck = Switch()
+    checker = Checker()
+    checker.add("cache", passing())
+    checker.add("stuck", stuck)
+
+    assert (await get(checker, "/readyz?exclude=stuck")).status_code == 200
+    assert stuck.calls == 0
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["&".join(f"exclude=c{number}" for number in range(33)), "exclude=" + "x" * 1025, "x=" + "y" * 9000],
+)
+async def test_too_much_to_exclude_is_a_bad_request(query: str) -> None:
+    """Over 32 names or 1 KiB."""
+    response = await get(example(), f"/readyz?{query}")
+
+    assert (response.status_code, response.headers["cache-control"]) == (400, "no-store")
+
+
+@given(st.binary(max_size=2000))
+def test_no_query_breaks_the_parser(query: bytes) -> None:
+    """Whatever the bytes, it is names or a refusal."""
+    parsed = parse_query(query)
+
+    assert parsed is None or (len(parsed[1]) <= 32 and sum(len(name.encode()) for name in parsed[1]) <= 1024)
+
+
+@given(st.binary(max_size=300))
+def test_no_accept_header_breaks_the_negotiation(header: bytes) -> None:
+    """Whatever the bytes, it is one of the three."""
+    assert accepted(header).split(";")[0] in {"application/health+json", "application/json", "text/plain"}
+
+
+@settings(max_examples=200)
+@given(
+    path=st.text(max_size=60), query=st.text(max_size=200), accept=st.text(st.characters(codec="latin-1"), max_size=60)
+)
+def test_no_request_breaks_the_application(path: str, query: str, accept: str) -> None:
+    """Every request is answered with a status that is meant, and with valid JSON or printable lines."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": f"/readyz{path}",
+        "root_path": "",
+        "query_string": query.encode("utf-8", "surrogatepass"),
+        "headers": [(b"accept", accept.encode("latin-1"))],
+    }
+    asyncio.run(_answer(scope, receive, send))
+
+    assert sent[0]["status"] in {200, 400, 404, 503}
+    body = sent[1]["body"].decode()
+    if b"json" in dict(sent[0]["headers"])[b"content-type"]:
+        json.loads(body)
+    assert all(line.isprintable() for line in body.split("\n"))
+
+
+async def _answer(scope: Any, receive: Any, send: Any) -> None:
+    await example().asgi()(scope, receive, send)
+
+
+async def test_a_hanging_check_costs_a_probe_no_more_than_the_budget() -> None:
+    """It answers within `answer_within`, and reports its hundred healthy neighbours rightly."""
+    blocking = Blocking()
+    checker = Checker(timeout=5.0, answer_within=0.3)
+    checker.add("stuck", blocking)
+    checker.add("hanging", hanging())
+    for number in range(100):
+        checker.add(f"healthy-{number}", passing())
+    begun = time.monotonic()
+
+    response = await get(checker, "/readyz")
+
+    assert time.monotonic() - begun < 0.8
+    checks = response.json()["checks"]
+    assert [name for name, entries in checks.items() if entries[0]["status"] != "pass"] == ["stuck", "hanging"]
+    assert checks["stuck"] == [{"status": "fail", "errorType": "pending"}]
+    blocking.let_go.set()
+    await asyncio.sleep(0)
+
+
+async def test_a_thousand_concurrent_probes_cause_one_run() -> None:
+    """One run serves all who ask over HTTP, too."""
+    calls = 0
+
+    async def check() -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.05)
+
+    checker = Checker()
+    checker.add("postgres", check)
+    async with client(checker.asgi()) as opened:
+        answers = await asyncio.gather(*(opened.get("/readyz") for _ in range(1000)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert calls <= 2
+
+
+async def test_a_client_that_disconnects_cancels_nothing() -> None:
+    """The Checker owns the run."""
+    entered, let_go = asyncio.Event(), asyncio.Event()
+
+    async def check() -> None:
+        entered.set()
+        await let_go.wait()
+
+    checker = Checker()
+    checker.add("postgres", check)
+    request = asyncio.ensure_future(get(checker, "/readyz"))
+    await entered.wait()
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    let_go.set()
+
+    assert (await get(checker, "/readyz")).status_code == 200
+
+
+async def test_an_answer_follows_the_state() -> None:
+    """What is rendered once is rendered anew when the state changes, in every format."""
+    switch = Switch()
+    checker = Checker(ttl=1e-9)
+    checker.add("redis", switch)
+    for error, status in ((None, 200), (Failed("x"), 503), (Degraded("y"), 200), (ValueError(), 503), (None, 200)):
+        switch.error = error
+        for accept in ("*/*", "text/plain", "application/json"):
+            assert (await get(checker, "/readyz", accept)).status_code == status
+    async with client(checker.asgi()) as opened:
+        for error, status in ((None, 200), (Failed("x"), 503), (None, 200)):
+            switch.error = error
+            for accept in ("*/*", "text/plain"):
+                response = await opened.get("/readyz", headers={"accept": accept})
+                assert response.status_code == status
+        checker.add("later", failing())
+        assert (await opened.get("/readyz")).status_code == 503
+        checker.remove("later")
+        assert (await opened.get("/readyz")).status_code == 200
+
+
+async def test_a_kept_answer_expires_with_the_state() -> None:
+    """A pre-rendered pass is not served when its verdict has grown stale."""
+    clock = [1000.0]
+    checker = Checker(clock=lambda: clock[0])
+    checker.add("redis", passing())
+    async with client(checker.asgi()) as opened:
+        assert (await opened.get("/readyz")).status_code == 200
+        async with checker:
+            checker._schedule.stop()  # noqa: SLF001 - the fault is injected.
+            checker._schedule.start(asyncio.get_running_loop())  # noqa: SLF001
+            clock[0] += 22.9
+            assert (await opened.get("/readyz")).status_code == 200
+            clock[0] += 0.2
+            response = await opened.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["checks"] == {"redis": [{"status": "fail", "errorType": "stale"}]}
+
+
+async def mounted_in_starlette(checker: Checker) -> Any:
+    return Starlette(routes=[Mount("/health", checker.asgi())])
+
+
+async def mounted_in_fastapi(checker: Checker) -> Any:
+    app = FastAPI()
+    app.mount("/health", checker.asgi())
+    return app
+
+
+async def routes_in_fastapi(checker: Checker) -> Any:
+    app = FastAPI()
+    app.router.routes.extend(checker.routes("/health"))
+    return app
+
+
+@pytest.mark.parametrize("build", [mounted_in_starlette, mounted_in_fastapi, routes_in_fastapi])
+async def test_it_stands_under_a_prefix(build: Callable[[Checker], Awaitable[Any]]) -> None:
+    """Mounted, or as routes, in Starlette and FastAPI."""
+    async with client(await build(example())) as opened:
+        assert (await opened.get("/health/readyz")).status_code == 200
+        assert (await opened.get("/health/readyz/")).status_code == 200
+        assert (await opened.get("/health/readyz/postgres")).status_code == 503
+        assert (await opened.get("/health/livez")).json() == {"status": "pass", "checks": {}}
+
+
+async def test_a_handler_for_a_probe_of_ones_own() -> None:
+    """One endpoint, wherever it is wanted; a probe nobody registered for is refused when it is made."""
+    checker = Checker()
+    with pytest.raises(ValueError, match="no check is registered for a probe 'wellness'"):
+        checker.handler("wellness")
+    checker.add("mail", failing(), probes={"wellness"})
+    app = Starlette(routes=[Route("/well", checker.handler("wellness"))])
+    async with client(app) as opened:
+        assert (await opened.get("/well")).status_code == 503
+        assert (await opened.post("/well")).status_code == 405
+        checker.remove("mail")
+        assert (await opened.get("/well")).status_code == 200
+
+
+def test_options_that_make_no_sense_are_refused() -> None:
+    """When the routes are made, not at the first request."""
+    checker = Checker()
+    with pytest.raises(ValueError, match="details='all' must be one of 'status', 'names', 'full'"):
+        checker.routes(details="all")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="prefix='health' must begin with '/'"):
+        checker.routes("health")
+    with pytest.raises(TypeError, match="cannot be called"):
+        checker.asgi(authorize="token")  # type: ignore[arg-type]
+
+
+async def test_the_application_opens_the_checker_when_it_is_served_by_itself() -> None:
+    """A bare ASGI server starts and stops it; a failure to start is told to the server."""
+    checker = Checker()
+    checker.add("redis", passing())
+    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        assert checker.is_open is (message["type"] == "lifespan.startup.complete")
+
+    await checker.asgi()({"type": "lifespan"}, receive, send)
+
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_liveness_of_a_pending_local_check_passes() -> None:
+    """A restart mends nothing that has not been decided yet."""
+    blocking = Blocking()
+    checker = Checker(answer_within=0.05)
+    checker.add("loop", blocking, local=True, probes={"livez"})
+
+    assert (await get(checker, "/livez")).status_code == 200
+    assert (await get(checker, "/livez/loop")).status_code == 200
+    assert (await get(checker, "/healthz")).status_code == 503
+    blocking.let_go.set()
+
+
+def test_nothing_is_logged_for_a_probe(caplog: pytest.LogCaptureFixture) -> None:
+    """A steady state says nothing, however often it is asked."""
+    caplog.set_level(logging.INFO)
+    checker = Checker(ttl=1e-9)
+    checker.add("redis", passing())
+
+    async def main() -> None:
+        for _ in range(50):
+            await get(checker, "/readyz")
+        await checker.run()
+
+    asyncio.run(main())
+
+    assert len([record for record in caplog.records if record.name == "otel_health"]) == 1
