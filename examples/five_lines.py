@@ -1,0 +1,17 @@
+"""The smallest service with probes: `uvicorn examples.five_lines:app`."""
+
+import sqlite3
+
+from starlette.applications import Starlette
+
+from otel_health import Checker
+
+checker = Checker()
+
+
+@checker.check("database")
+def database() -> None:
+    sqlite3.connect(":memory:").execute("SELECT 1")
+
+
+app = Starlette(routes=checker.routes(), lifespan=checker.lifespan)

@@ -1,0 +1,151 @@
+"""Every example and every README snippet runs."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx2 import ASGITransport, AsyncClient
+
+from examples import five_lines, orders
+from tests.doubles import eventually
+
+ROOT = Path(__file__).parent.parent
+
+
+@asynccontextmanager
+async def opened(app: Any) -> AsyncIterator[AsyncClient]:
+    """The application with its lifespan, and a client of it."""
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=ASGITransport(app), base_url="http://service") as client,
+    ):
+        yield client
+
+
+async def answers(client: AsyncClient, path: str, status: int) -> dict[str, Any]:
+    """Ask until the answer has this status, for five seconds at most."""
+    deadline = time.monotonic() + 5
+    while (response := await client.get(path)).status_code != status:
+        assert time.monotonic() < deadline, response.text
+        await asyncio.sleep(0.01)
+    return dict(response.json())
+
+
+async def test_five_lines() -> None:
+    """The README's first example is ready after its first round."""
+    async with opened(five_lines.app) as client:
+        assert await answers(client, "/readyz", 200) == {"status": "pass", "checks": {"database": [{"status": "pass"}]}}
+
+
+async def test_the_orders_service_is_broken_and_healed(tmp_path: Path) -> None:
+    """As its guide says: the database goes, readiness fails, liveness stays; it comes back, and all is well."""
+    path = tmp_path / "orders.sqlite3"
+    async with opened(orders.create_app(path, interval=0.1)) as client:
+        await answers(client, "/readyz", 200)
+        await answers(client, "/startupz", 200)
+        path.rename(tmp_path / "away")
+        broken = await answers(client, "/readyz", 503)
+        assert broken["checks"]["database"] == [{"status": "fail", "errorType": "failed"}]
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/startupz")).status_code == 200
+        assert 'otel_health_check_up{component="database"} 0.0' in (await client.get("/metrics")).text
+        (tmp_path / "away").rename(path)
+        await answers(client, "/readyz", 200)
+
+
+async def test_the_orders_service_warns_of_its_backlog(tmp_path: Path) -> None:
+    """Twelve orders wait: a warn, which is not a fail; shipped, it passes again."""
+    async with opened(orders.create_app(tmp_path / "orders.sqlite3", interval=0.05)) as client:
+        for number in range(12):
+            assert (await client.post("/orders")).json() == {"order": number + 1}
+        assert (await client.get("/orders")).json() == {"waiting": 12}
+        await eventually_status(client, "warn")
+        assert (await client.delete("/orders")).json() == {"shipped": 12}
+        await eventually_status(client, "pass")
+
+
+async def eventually_status(client: AsyncClient, status: str) -> None:
+    """Wait until readyz has this status."""
+    deadline = time.monotonic() + 5
+    while (await client.get("/readyz")).json()["status"] != status:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def test_the_main_job_over_a_real_socket(tmp_path: Path) -> None:
+    """Started as `make run` starts it: it says where to look, answers there, and stops when it is told to."""
+    port = "8765"
+    environment = {**os.environ, "PORT": port, "ORDERS_DATABASE": str(tmp_path / "orders.sqlite3")}
+    service = subprocess.Popen(  # noqa: ASYNC220 - it is a server; nobody waits for it here.
+        [sys.executable, "-m", "examples.orders"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        async with AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+            async def up() -> bool:
+                try:
+                    return (await client.get("/readyz")).status_code == 200
+                except OSError:
+                    return False
+                except Exception as error:
+                    if "Connect" in type(error).__name__:
+                        return False
+                    raise
+
+            deadline = time.monotonic() + 20
+            while not await up():
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            for path in ("/livez", "/startupz", "/healthz", "/metrics", "/readyz/database"):
+                assert (await client.get(path)).status_code == 200
+    finally:
+        service.send_signal(signal.SIGTERM)
+        output = service.communicate(timeout=10)[0]
+    assert f"127.0.0.1:{port}/readyz?verbose" in output
+    assert "break it" in output
+
+
+def snippets() -> list[Any]:
+    """The Python of every page, each block by where it begins."""
+    found = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = page.read_text()
+        for match in re.finditer(r"```python\n(.*?)```", text, re.DOTALL):
+            line = text[: match.start()].count("\n") + 1
+            found.append(pytest.param(match.group(1), id=f"{page.name}:{line}"))
+    return found
+
+
+@pytest.mark.parametrize("snippet", snippets())
+def test_every_snippet_runs(snippet: str) -> None:
+    """Each block is a whole program, and leaves nothing to be imagined."""
+    program = f"{snippet}\n"
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+async def test_eventually_is_bounded() -> None:
+    """The tests' own waiting ends."""
+    with pytest.raises(AssertionError, match="did not come true"):
+        await eventually(lambda: False, seconds=0.01)
