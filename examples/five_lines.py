@@ -1,6 +1,7 @@
 """The smallest service with probes: `uvicorn examples.five_lines:app`."""
 
 import sqlite3
+from contextlib import closing
 
 from starlette.applications import Starlette
 
@@ -11,7 +12,8 @@ checker = Checker()
 
 @checker.check("database")
 def database() -> None:
-    sqlite3.connect(":memory:").execute("SELECT 1")
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("SELECT 1")
 
 
 app = Starlette(routes=checker.routes(), lifespan=checker.lifespan)

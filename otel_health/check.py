@@ -1,6 +1,5 @@
 """Check functions, the policy a check carries, and what its outcome means."""
 
-import functools
 import inspect
 import math
 import re
@@ -8,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from difflib import get_close_matches
+from functools import partial
 from numbers import Real
 from types import MappingProxyType
 from typing import Final, Protocol, TypedDict
@@ -39,36 +39,41 @@ _RETURN_RULE: Final = (
 )
 
 
-class Degraded(Exception):
+class Outcome(Exception):
+    """What a check function raises to say more than a bare exception could; see `Degraded` and `Failed`.
+
+    Args:
+        reason: One sentence for the operator.
+        observations: Finite numbers measured on the way, at most 16.
+
+    Raises:
+        ValueError: An observation is not a finite number.
+    """
+
+    observations: Mapping[str, float] = NO_OBSERVATIONS
+
+    def __init__(self, reason: str, /, **observations: float) -> None:
+        super().__init__(reason)
+        self.observations = observed(observations)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), *self.args, **self.observations), ()
+
+
+class Degraded(Outcome):
     """Raised by a check function whose component works, but not as well as it should: it warns.
 
-    Args:
-        reason: One sentence for the operator.
-        observations: Finite numbers measured on the way, at most 16.
-
-    Raises:
-        ValueError: An observation is not a finite number.
+    Example:
+        >>> raise Degraded("12,000 messages waiting", backlog=12_000)
     """
 
-    def __init__(self, reason: str, /, **observations: float) -> None:
-        super().__init__(reason)
-        self.observations = observed(observations)
 
-
-class Failed(Exception):
+class Failed(Outcome):
     """Raised by a check function whose component does not work: it fails.
 
-    Args:
-        reason: One sentence for the operator.
-        observations: Finite numbers measured on the way, at most 16.
-
-    Raises:
-        ValueError: An observation is not a finite number.
+    Example:
+        >>> raise Failed("120,000 messages waiting", backlog=120_000)
     """
-
-    def __init__(self, reason: str, /, **observations: float) -> None:
-        super().__init__(reason)
-        self.observations = observed(observations)
 
 
 class CheckOptions(TypedDict, total=False):
@@ -175,7 +180,7 @@ def require_name(name: object, what: str) -> None:
 
 def require_seconds(subject: str, option: str, value: object) -> None:
     """Refuse anything but a positive, finite number of seconds."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < _as_float(value) < math.inf:
         raise ValueError(f"{subject}: {option}={value!r} must be a positive, finite number of seconds")
 
 
@@ -211,15 +216,23 @@ def observed(observations: Mapping[str, float]) -> Mapping[str, float]:
     for name, value in pairs.items():
         if not isinstance(name, str) or NAME.fullmatch(name) is None:
             raise ValueError(f"{name!r} cannot name an observation: {_NAME_RULE}")
-        if isinstance(value, bool) or not isinstance(value, Real | Decimal) or not math.isfinite(value):
+        number = math.nan if isinstance(value, bool) or not isinstance(value, Real | Decimal) else _as_float(value)
+        if not math.isfinite(number):
             raise ValueError(f"observation {name!r} is {type(value).__name__}, not a finite number")
-        pairs[name] = float(value)
+        pairs[name] = number
     return MappingProxyType(pairs)
+
+
+def _as_float(value: float | Real | Decimal) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def is_async(function: Callable[..., object]) -> bool:
     """Whether calling it gives a coroutine: coroutine functions, objects with an async `__call__`, partials of them."""
-    while isinstance(function, functools.partial):
+    while isinstance(function, partial):
         function = function.func
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
@@ -273,7 +286,15 @@ class Ending(Protocol):
 
 
 def judge(check: Check, ending: Ending, checked_at: float) -> CheckResult:
-    """Return what the ending of a run means: what is not understood fails."""
+    """Return what the ending of a run means: what is not understood fails, whatever it does to be understood."""
+    try:
+        return _judge(check, ending, checked_at)
+    except BaseException as error:  # noqa: BLE001 - a foreign object that breaks its own judgement has failed.
+        message = f"the outcome could not be judged: {type(error).__name__}"
+        return CheckResult(check.name, Status.FAIL, ending.duration, checked_at, ErrorType.INVALID_RESULT, message)
+
+
+def _judge(check: Check, ending: Ending, checked_at: float) -> CheckResult:
     duration = ending.duration
     if ending.reason is not None:
         return _undecided(check, ending.reason, ending, checked_at)
@@ -288,8 +309,6 @@ def judge(check: Check, ending: Ending, checked_at: float) -> CheckResult:
                 raise ValueError(f"returned {type(value).__name__}")
             observations = observed(value)
         except BaseException as exception:  # noqa: BLE001 - a foreign mapping may raise anything; that is its verdict.
-            if inspect.iscoroutine(value):
-                value.close()
             message = redact(f"{describe(exception)}: {_RETURN_RULE}")
             return CheckResult(check.name, Status.FAIL, duration, checked_at, ErrorType.INVALID_RESULT, message)
     if check.warn_after is not None and duration is not None and duration >= check.warn_after:
@@ -300,14 +319,10 @@ def judge(check: Check, ending: Ending, checked_at: float) -> CheckResult:
 
 def _raised(check: Check, exception: BaseException, duration: float | None, checked_at: float) -> CheckResult:
     message = describe(exception)
-    if isinstance(exception, Degraded):
-        return CheckResult(
-            check.name, Status.WARN, duration, checked_at, ErrorType.DEGRADED, message, exception.observations
-        )
-    if isinstance(exception, Failed):
-        return CheckResult(
-            check.name, Status.FAIL, duration, checked_at, ErrorType.FAILED, message, exception.observations
-        )
+    if isinstance(exception, Outcome):
+        warns = isinstance(exception, Degraded)
+        status, error_type = (Status.WARN, ErrorType.DEGRADED) if warns else (Status.FAIL, ErrorType.FAILED)
+        return CheckResult(check.name, status, duration, checked_at, error_type, message, exception.observations)
     name = redact(type(exception).__name__)
     return CheckResult(check.name, Status.FAIL, duration, checked_at, ErrorType.FAILED, message, exception_type=name)
 

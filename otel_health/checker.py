@@ -21,6 +21,7 @@ from otel_health.check import (
     Check,
     CheckFunc,
     CheckOptions,
+    is_async,
     judge,
     require_bool,
     require_count,
@@ -30,7 +31,7 @@ from otel_health.check import (
 )
 from otel_health.compose import set_once
 from otel_health.events import SLOW_SHARE, TRACE, Events, Trace
-from otel_health.execution import Run, Runner, Slot
+from otel_health.execution import Runner
 from otel_health.http import endpoints
 from otel_health.http.endpoints import Authorize, HealthApp, ProbeEndpoint
 from otel_health.http.render import Details, Service
@@ -39,6 +40,7 @@ from otel_health.quiet import quiet_context
 from otel_health.registry import Component, Registry
 from otel_health.renewal import Renewals
 from otel_health.report import CheckResult, ComponentState, HealthReport, Status, Transition
+from otel_health.run import Run, Slot
 from otel_health.schedule import Schedule, next_delay
 
 Function = TypeVar("Function", bound=CheckFunc)
@@ -124,9 +126,10 @@ class Checker:
         self._registry = Registry(clock, self._noticed_stale)
         self._renewals = Renewals(self._runner, self._registry, ttl, self._ended)
         self._schedule: Schedule[Component] = Schedule(clock, self._renewals.renew)
-        self._listeners: list[Listener] = []
+        self._listeners: dict[object, Listener] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expiring = False
+        self._closing = False
 
     # Registration.
 
@@ -164,6 +167,8 @@ class Checker:
         for copy in copies:
             if copy.name in self:
                 raise ValueError(f"a check named {copy.name!r} is already registered; choose another prefix")
+        if self._schedule.running:
+            self._instruments.refuse_shared(self, [copy.name for copy in copies])
         for copy in copies:
             self._register(copy)
 
@@ -205,15 +210,11 @@ class Checker:
         Raises:
             TypeError: The listener is no plain function.
         """
-        if not callable(listener) or asyncio.iscoroutinefunction(listener):
+        if not callable(listener) or is_async(listener):
             raise TypeError(f"{listener!r} cannot listen; pass a plain function of one Transition")
-        self._listeners.append(listener)
-
-        def unsubscribe() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-
-        return unsubscribe
+        subscription = object()
+        self._listeners[subscription] = listener
+        return lambda: self._listeners.pop(subscription, None) and None
 
     # Asking.
 
@@ -247,9 +248,11 @@ class Checker:
     # Running in the background.
 
     async def __aenter__(self) -> Self:
-        if self._schedule.running:
+        if self._closing or self._schedule.running:
             raise RuntimeError("this Checker is already open; open it once, or use a second Checker")
+        self._instruments.refuse_shared(self, self.names)
         loop = self._attach()
+        self._instruments.open(self)
         self._schedule.start(loop)
         for component in self._registry:
             self._schedule.put(component, component.check.initial_delay)
@@ -258,11 +261,16 @@ class Checker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._closing = True
         self._schedule.stop()
         self._instruments.close(self)
-        await self._runner.close()
-        self._events.close()
-        self._loop = None
+        try:
+            await self._runner.close()
+        finally:
+            self._renewals.reset()
+            self._events.close()
+            self._loop = None
+            self._closing = False
 
     def lifespan(self, app: object) -> AbstractAsyncContextManager[None]:
         """Keep the Checker open while the application lives: `Starlette(lifespan=checker.lifespan)`."""
@@ -326,8 +334,13 @@ class Checker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the Checker runs in the background, or renews on demand on a loop that lives."""
-        return self._schedule.running or (self._loop is not None and not self._loop.is_closed())
+        """Whether the Checker runs in the background."""
+        return self._schedule.running
+
+    @property
+    def is_published(self) -> bool:
+        """Whether its metrics show: while it is open, or renews on demand on a loop that lives."""
+        return self.is_open or (self._loop is not None and not self._loop.is_closed())
 
     def states(self) -> list[tuple[Sampled, ComponentState]]:
         """Every component with its state as it stands."""
@@ -337,15 +350,13 @@ class Checker:
         """The status of every probe as it stands."""
         return {probe: self._registry.report(probe).status for probe in self._registry.probes}
 
-    def renewal(
-        self, probe: str, *, only: str | None = None, exclude: Collection[str] = ()
-    ) -> "asyncio.Future[None] | None":
-        """Renew on demand what is too old for this probe; what to wait for, or None where all is well."""
+    def renewal(self, probe: str, only: str | None = None) -> "asyncio.Future[None] | None":
+        """Renew on demand what is too old for this probe, or for one component; what to wait for, if anything."""
         loop = self._loop
-        if self._schedule.running and loop is not None and not loop.is_closed():
+        if self._closing or (self._schedule.running and loop is not None and not loop.is_closed()):
             return None
         self._attach()
-        return self._renewals.round(probe, only=only, exclude=exclude)
+        return self._renewals.round(probe, only)
 
     def fault(self, message: str, *arguments: object) -> None:
         """Tell of something wrong on the user's side of an interface."""
@@ -354,7 +365,8 @@ class Checker:
     # From a run to the sinks.
 
     def _register(self, check: Check) -> Check:
-        self._instruments.admit(self, check.name)
+        if self._schedule.running:
+            self._instruments.refuse_shared(self, (check.name,))
         component = Component(check, Slot(self._runner, check.function, local=check.local), self.now())
         self._registry.add(component)
         loop = self._loop
@@ -365,8 +377,10 @@ class Checker:
     def _attach(self) -> asyncio.AbstractEventLoop:
         """Belong to the running loop from now on."""
         loop = asyncio.get_running_loop()
-        if loop is self._loop:
+        if loop is self._loop and not self._closing:
             return loop
+        if self._closing:
+            raise RuntimeError("this Checker is being closed; wait for that, or use report(), which runs nothing")
         if self._loop is not None and not self._loop.is_closed():
             raise RuntimeError(
                 "this Checker belongs to another event loop that is still open; use report(), which is safe from "
@@ -381,23 +395,30 @@ class Checker:
         return loop
 
     def _ended(self, component: Component, run: Run) -> None:
-        """One run has ended: result, state, sinks, in this order."""
-        check, held = component.check, component.state
-        if run.withdrawn:
-            self._schedule.put(component, check.interval)
-            return
-        result = component.refine(judge(check, run, time.time()))
-        failing_since = component.changed_at if held.result is not None and not held.status.up else run.finished
-        transition = self._registry.apply(component, result, run.finished)
-        self._instruments.record(result, component.attributes)
-        self._events.ran(result, run.exception, transition, run.finished - failing_since)
+        """One run has ended: result, state, sinks, in this order; and then there will be another."""
+        held = component.state
+        differs = False
+        try:
+            if not run.withdrawn:
+                result = component.refine(judge(component.check, run, time.time()))
+                failing_since = component.changed_at if held.decided and not held.status.up else run.finished
+                transition = self._registry.apply(component, result, run.finished)
+                differs = result.status is not component.state.status or (
+                    held.decided and result.status is not held.status
+                )
+                self._tell(component, run, result, transition, run.finished - failing_since)
+        finally:
+            elapsed = 0.0 if run.started is None else self.now() - run.started
+            self._schedule.put(component, next_delay(component.check.interval, elapsed, differs=differs))
+
+    def _tell(
+        self, component: Component, run: Run, result: CheckResult, transition: Transition | None, outage: float
+    ) -> None:
+        self._instruments.record(result, component.attributes, self.fault)
+        self._events.ran(result, run.exception, transition, outage)
         self._watch_speed(component, result)
         if transition is not None:
             self._publish(transition)
-        if self._schedule.running:
-            differs = result.status is not component.state.status or (held.decided and result.status is not held.status)
-            elapsed = 0.0 if run.started is None else self.now() - run.started
-            self._schedule.put(component, next_delay(check.interval, elapsed, differs=differs))
 
     def _watch_speed(self, component: Component, result: CheckResult) -> None:
         """Warn once of a run that is close to its deadline, until the check is fast again."""
@@ -409,11 +430,12 @@ class Checker:
         component.slow = slow
 
     def _publish(self, transition: Transition) -> None:
-        for listener in tuple(self._listeners):
+        for listener in list(self._listeners.values()):
             try:
                 Context().run(listener, transition)
-            except Exception as error:  # noqa: BLE001 - a listener's fault is its own.
-                self._events.fault("a listener raised %s at %s", type(error).__name__, transition.component)
+            except BaseException as error:  # noqa: BLE001 - a listener's fault is its own, and costs nobody else.
+                name = getattr(listener, "__qualname__", type(listener).__name__)
+                self.fault("the listener %s raised %s at %s", name, type(error).__name__, transition.component)
 
     def _noticed_stale(self) -> None:
         """Someone read a state that is too old, in whatever thread: have it made official on the loop."""

@@ -69,7 +69,7 @@ class Events:
             return
         stack = None
         if self._tracebacks and exception is not None:
-            stack = "".join(traceback.format_exception(exception))
+            stack = _stack(exception)
         ended_at = time.time_ns()
         self._tell(lambda: self._run(result, transition, outage, stack, ended_at if traced else None))
 
@@ -111,10 +111,13 @@ class Events:
         self._thread.submit(lambda: Context().run(self._guarded, tell))
 
     def _guarded(self, tell: Callable[[], None]) -> None:
+        lost, self._lost = self._lost, 0
         try:
-            if self._lost:
-                lost, self._lost = self._lost, 0
+            if lost:
                 self._logger.error("%d events were lost: a log handler or span exporter hung or raised", lost)
+        except BaseException:  # noqa: BLE001 - as below; what could not be told of is not forgotten.
+            self._lost += lost
+        try:
             tell()
         except BaseException:  # noqa: BLE001 - a handler or exporter at fault must not end this thread.
             self._lost += 1
@@ -186,3 +189,10 @@ class Events:
             extra[names.EVENT_TRACE_ID] = trace.format_trace_id(context.trace_id)
         text = redact(text) if stack is None else f"{redact(text)}\n{stack}"
         self._logger.log(_LEVELS[transition.after], "%s", text, extra=extra)
+
+
+def _stack(exception: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(exception))
+    except BaseException:  # noqa: BLE001 - a hostile exception costs its traceback and nothing else.
+        return "the traceback could not be formatted"

@@ -1,12 +1,19 @@
 """The instruments: durations and failures as they happen, all else read from memory when somebody collects."""
 
-import functools
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter_provider
+from opentelemetry.metrics import (
+    CallbackOptions,
+    Meter,
+    MeterProvider,
+    NoOpMeterProvider,
+    Observation,
+    get_meter_provider,
+)
 
 from otel_health import names
 from otel_health.report import CheckResult, ComponentState, ErrorType, Status
@@ -18,6 +25,10 @@ DEFAULT_CARDINALITY: Final = 2000
 """Attribute sets that one stream of the SDK holds by default before it folds the rest into an overflow series."""
 
 _log = logging.getLogger(names.SCOPE)
+
+
+Tell = Callable[..., None]
+"""Takes a message and its arguments, as a logger's methods do."""
 
 
 class Sampled(Protocol):
@@ -40,6 +51,9 @@ class Board(Protocol):
     def names(self) -> tuple[str, ...]: ...
     @property
     def is_open(self) -> bool: ...
+    @property
+    def is_published(self) -> bool: ...
+    def fault(self, message: str, *arguments: object) -> None: ...
     def states(self) -> Iterable[tuple[Sampled, ComponentState]]: ...
     def probe_statuses(self) -> dict[str, Status]: ...
 
@@ -53,6 +67,7 @@ class Instruments:
         """Whether there is an SDK behind it; the API's own providers, proxy and no-op, show nothing to anyone."""
         self._warned = False
         self._faulty = False
+        self._lock = threading.Lock()
         self._boards: WeakSet[Board] = WeakSet()
         meter = provider.get_meter(names.SCOPE)
         self._duration = meter.create_histogram(
@@ -67,55 +82,13 @@ class Instruments:
         self._observe(meter)
 
     def open(self, board: Board) -> None:
-        """Publish a Checker's state from now on.
-
-        Raises:
-            ValueError: Another open Checker of this provider has a component of the same name.
-        """
-        self._refuse_shared(board, board.names)
-        self._boards.add(board)
-        self._warn_of_overflow()
-
-    def close(self, board: Board) -> None:
-        """Publish the Checker's state no more."""
-        self._boards.discard(board)
-
-    def admit(self, board: Board, name: str) -> None:
-        """Have a component added to an open Checker.
-
-        Raises:
-            ValueError: Another open Checker of this provider has a component of that name.
-        """
-        if board in self._boards:
-            self._refuse_shared(board, (name,))
-            self._warn_of_overflow()
-
-    def record(self, result: CheckResult, attributes: dict[str, str]) -> None:
-        """Take in one result. A provider at fault is told of once, and changes nothing else."""
-        try:
-            if result.duration is not None:
-                self._duration.record(result.duration, attributes)
-            if result.status is Status.FAIL:
-                self._failures.add(1, {**attributes, names.ERROR_TYPE: str(result.refined_error_type)})
-        except Exception as error:  # noqa: BLE001 - telemetry never hurts, whatever the provider does.
-            if not self._faulty:
-                self._faulty = True
-                _log.warning("the meter provider fails to record, metrics are lost: %s", type(error).__name__)
-
-    def _refuse_shared(self, board: Board, added: Iterable[str]) -> None:
-        for other in list(self._boards) if self._publishes else ():
-            shared = set(added).intersection(other.names) if other is not board and other.is_open else None
-            if shared:
-                raise ValueError(
-                    f"two open Checkers of one meter provider have a component {min(shared)!r}, and their metrics "
-                    "could not be told apart; rename one, or give one Checker a meter_provider of its own"
-                )
-
-    def _warn_of_overflow(self) -> None:
-        components = sum(len(board.names) for board in list(self._boards))
+        """Publish a Checker's state from now on."""
+        with self._lock:
+            self._boards.add(board)
+            components = sum(len(each.names) for each in self._boards)
         if self._publishes and components * len(Status) > self._limit and not self._warned:
             self._warned = True
-            _log.warning(
+            board.fault(
                 "%d components need %d attribute sets of %s, more than the %d that one stream of the SDK holds by "
                 "default; raise the metric reader's cardinality_limits, or the rest is folded into an overflow series",
                 components,
@@ -123,6 +96,44 @@ class Instruments:
                 names.CHECK_STATUS,
                 self._limit,
             )
+
+    def close(self, board: Board) -> None:
+        """Publish the Checker's state no more."""
+        with self._lock:
+            self._boards.discard(board)
+
+    def refuse_shared(self, board: Board, added: Iterable[str]) -> None:
+        """Refuse names that another open Checker of this provider has, whatever their case.
+
+        Raises:
+            ValueError: There is one.
+        """
+        new = {name.casefold() for name in added}
+        for other in self._open():
+            shared = new.intersection(name.casefold() for name in other.names) if other is not board else None
+            if shared and self._publishes and other.is_open:
+                raise ValueError(
+                    f"two open Checkers of one meter provider have a component {min(shared)!r}, and their metrics "
+                    "could not be told apart; rename one, or give one Checker a meter_provider of its own"
+                )
+
+    def record(self, result: CheckResult, attributes: dict[str, str], tell: Tell) -> None:
+        """Take in one result. A provider at fault is told of once, and changes nothing else."""
+        try:
+            if result.duration is not None:
+                self._duration.record(result.duration, attributes)
+            if result.status is Status.FAIL:
+                self._failures.add(1, {**attributes, names.ERROR_TYPE: str(result.refined_error_type)})
+        except BaseException as error:  # noqa: BLE001 - telemetry never hurts, whatever the provider does.
+            if not self._faulty:
+                self._faulty = True
+                tell("the meter provider fails to record, metrics are lost: %s", type(error).__name__)
+
+    def _open(self) -> "list[Board]":
+        """The Checkers that are published, those that run in the background first."""
+        with self._lock:
+            boards = list(self._boards)
+        return sorted((board for board in boards if board.is_published), key=lambda board: not board.is_open)
 
     def _observe(self, meter: Meter) -> None:
         gauge, up_down = meter.create_observable_gauge, meter.create_observable_up_down_counter
@@ -138,7 +149,17 @@ class Instruments:
         up_down(names.PROBE_STATUS, [self._read(_probe_status)], "", "1 for the status that the probe has, else 0.")
 
     def _read(self, sample: "Callable[[list[Board]], Iterator[Observation]]") -> "_Callback":
-        return functools.partial(_collected, self._boards, sample)
+        def collect(_: CallbackOptions) -> list[Observation]:
+            boards = []
+            try:
+                boards = self._open()
+                return list(sample(boards))
+            except BaseException as error:  # noqa: BLE001 - SystemExit here would kill a periodic reader for good.
+                for board in boards:
+                    board.fault("the state could not be read for the metrics: %s", type(error).__name__)
+                return []
+
+        return collect
 
 
 _Callback = Callable[[CallbackOptions], Iterable[Observation]]
@@ -153,31 +174,38 @@ def instruments_of(provider: MeterProvider | None) -> Instruments:
         # The global provider may have been a proxy when its instruments were made; they have followed it since.
         known = _global.get("instruments")
     if known is None:
-        known = _instruments[chosen] = Instruments(chosen)
+        known = _instruments[chosen] = _made(chosen)
         if chosen is current:
             _global["instruments"] = known
     return known
+
+
+def _made(provider: MeterProvider) -> Instruments:
+    try:
+        return Instruments(provider)
+    except Exception as error:  # noqa: BLE001 - telemetry never hurts, whatever the provider does.
+        _log.warning("the meter provider makes no instruments, metrics are lost: %s", type(error).__name__)
+        return Instruments(NoOpMeterProvider())
 
 
 _instruments: "WeakKeyDictionary[MeterProvider, Instruments]" = WeakKeyDictionary()
 _global: dict[str, Instruments] = {}
 
 
-def _collected(
-    boards: "WeakSet[Board]", sample: "Callable[[list[Board]], Iterator[Observation]]", _: CallbackOptions
-) -> list[Observation]:
-    try:
-        return list(sample([board for board in list(boards) if board.is_open]))
-    except BaseException as error:  # noqa: BLE001 - SystemExit in a callback would kill a periodic reader for good.
-        _log.warning("the state could not be read for the metrics: %s", type(error).__name__)
-        return []
+def _components(boards: "list[Board]") -> Iterator[tuple[Sampled, ComponentState]]:
+    """Every component once: of a name that two Checkers share, the first."""
+    seen: set[str] = set()
+    for board in boards:
+        for component, state in board.states():
+            if component.name not in seen:
+                seen.add(component.name)
+                yield component, state
 
 
 def _measured(boards: "list[Board]") -> Iterator[tuple[Sampled, ComponentState]]:
-    for board in boards:
-        for component, state in board.states():
-            if state.error_type is not ErrorType.PENDING:
-                yield component, state
+    for component, state in _components(boards):
+        if state.error_type is not ErrorType.PENDING:
+            yield component, state
 
 
 def _up(boards: "list[Board]") -> Iterator[Observation]:
@@ -212,9 +240,8 @@ def _observation(boards: "list[Board]") -> Iterator[Observation]:
 
 
 def _abandoned(boards: "list[Board]") -> Iterator[Observation]:
-    for board in boards:
-        for component, _ in board.states():
-            yield Observation(component.abandoned_runs, {names.COMPONENT: component.name})
+    for component, _ in _components(boards):
+        yield Observation(component.abandoned_runs, {names.COMPONENT: component.name})
 
 
 def _probes(boards: "list[Board]") -> dict[str, Status]:

@@ -8,9 +8,9 @@ from types import MappingProxyType
 
 from otel_health import state as states
 from otel_health.check import STANDARD_PROBES, STARTUPZ, Check
-from otel_health.execution import Slot
 from otel_health.names import COMPONENT
 from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, Transition
+from otel_health.run import Slot
 
 MAX_EXCEPTION_TYPES = 20
 """Different class names told apart for one component; any further one is `other`."""
@@ -119,6 +119,7 @@ class Registry:
             del self._components[name.casefold()]
             self._by_probe = {}
             self.version += 1
+        self._latch()
         return component
 
     def get(self, name: str) -> Component:
@@ -200,8 +201,11 @@ class Registry:
     def apply(self, component: Component, result: CheckResult, finished: float) -> Transition | None:
         """Take in one result; the transition it caused, if any."""
         held = component.state
-        before = component.aged(self._clock())
-        after = states.advance(before, result, component.check, finished + component.check.fresh_for)
+        aged = component.aged(self._clock())
+        if aged is not held:
+            # Somebody may have been answered by the staleness: what was shown must not outlive it.
+            self.version += 1
+        after = states.advance(aged, result, component.check, finished + component.check.fresh_for)
         component.finished = finished
         if result.duration is not None:
             component.last_run = result.checked_at

@@ -1,11 +1,13 @@
 """Who is renewed, and who waits for it: one run serves all who ask."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 
-from otel_health.execution import Run, Runner
+from otel_health.compose import set_once
+from otel_health.execution import Runner
 from otel_health.registry import Component, Registry
+from otel_health.run import Run
 
 
 class _Round:
@@ -19,8 +21,8 @@ class _Round:
 
     def arrived(self) -> None:
         self.waiting -= 1
-        if self.waiting == 0 and not self.done.done():
-            self.done.set_result(None)
+        if self.waiting == 0:
+            set_once(self.done, None)
 
 
 class Renewals:
@@ -38,46 +40,53 @@ class Renewals:
         self._registry = registry
         self._ttl = ttl
         self._ended_run = ended
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what is under way: the loop it was under way on is gone."""
-        self._rounds: dict[str, asyncio.Future[None]] = {}
+        self._rounds: dict[tuple[str, str | None], asyncio.Future[None]] = {}
         self._waiting: dict[Component, list[_Round]] = {}
         self._fresh: dict[str, tuple[tuple[Component, ...], float]] = {}
+
+    def reset(self) -> None:
+        """Forget what is under way: the loop it was under way on is gone, or has been left."""
+        for begun in self._rounds.values():
+            if not begun.get_loop().is_closed():
+                set_once(begun, None)
+        self._rounds.clear()
+        self._waiting.clear()
+        self._fresh.clear()
         for component in self._registry:
             component.renewing = False
 
-    def renew(self, component: Component) -> None:
-        """Begin a run of this component, unless one is under way."""
-        if not component.renewing and self._registry.holds(component):
+    def renew(self, component: Component) -> bool:
+        """Begin a run of this component unless one is under way; False if it is registered no more."""
+        if not self._registry.holds(component):
+            return False
+        if not component.renewing:
             component.renewing = True
             self._runner.start(component.slot, component.check.timeout, partial(self._ended, component))
+        return True
 
-    def round(
-        self, probe: str, *, only: str | None = None, exclude: Collection[str] = ()
-    ) -> "asyncio.Future[None] | None":
-        """Renew what is too old for this probe; the future of the round, or None if there is nothing to wait for."""
-        asked = self._registry.asked_by(probe)
-        if only is not None:
-            return self._begin(tuple(component for component in asked if component.name == only))
-        if exclude:
-            return self._begin(tuple(component for component in asked if component.name not in exclude))
-        under_way = self._rounds.get(probe)
+    def round(self, probe: str, only: str | None = None) -> "asyncio.Future[None] | None":
+        """Renew what is too old for this probe, or for one of its components.
+
+        Returns the future of the round, which all who ask meanwhile share, or None if there is nothing to wait for.
+        """
+        key = (probe, only)
+        under_way = self._rounds.get(key)
         if under_way is not None and not under_way.done():
             return under_way
+        asked = self._registry.asked_by(probe)
         known, fresh_until = self._fresh.get(probe, ((), 0.0))
         if known is asked and self._runner.clock() < fresh_until:
             return None
-        begun = self._begin(asked)
-        if begun is None:
+        begun = self._begin([component for component in asked if only is None or component.name == only])
+        if begun is not None:
+            self._rounds[key] = begun
+            begun.add_done_callback(lambda _: self._rounds.pop(key, None))
+        elif only is None:
             oldest = min((component.finished for component in asked), default=float("inf"))
             self._fresh[probe] = (asked, oldest + self._ttl)
-        else:
-            self._rounds[probe] = begun
         return begun
 
-    def _begin(self, asked: tuple[Component, ...]) -> "asyncio.Future[None] | None":
+    def _begin(self, asked: list[Component]) -> "asyncio.Future[None] | None":
         now = self._runner.clock()
         too_old = [component for component in asked if now - component.finished >= self._ttl]
         if not too_old:
@@ -85,7 +94,8 @@ class Renewals:
         begun = _Round(self._runner.loop.create_future(), len(too_old))
         for component in too_old:
             self._waiting.setdefault(component, []).append(begun)
-            self.renew(component)
+            if not self.renew(component):
+                self._arrive(component)
         return None if begun.done.done() else begun.done
 
     def drop(self, component: Component) -> None:
@@ -102,5 +112,8 @@ class Renewals:
         finally:
             # The exception's traceback holds the run, and would keep both until the garbage collector came by.
             run.exception = run.value = None
-            for round_ in self._waiting.pop(component, ()):
-                round_.arrived()
+            self._arrive(component)
+
+    def _arrive(self, component: Component) -> None:
+        for waiting in self._waiting.pop(component, ()):
+            waiting.arrived()

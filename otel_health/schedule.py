@@ -23,7 +23,7 @@ class Schedule(Generic[Item]):
         renew: Must not raise for an item's own fault.
     """
 
-    def __init__(self, clock: Callable[[], float], renew: Callable[[Item], None]) -> None:
+    def __init__(self, clock: Callable[[], float], renew: Callable[[Item], object]) -> None:
         self._clock = clock
         self._renew = renew
         self._heap: list[tuple[float, int, Item]] = []

@@ -1,6 +1,7 @@
 """Real servers: those of `make services`, and ones of a test's own that it may kill, freeze and restart."""
 
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypedDict
 
 import pytest
 
@@ -64,19 +65,23 @@ class OwnServer:
         command: What starts it in the foreground.
         port: Where it listens on loopback.
         directory: Where it works; its output goes to `log` there.
+        ready: A command that succeeds once it serves.
     """
 
-    def __init__(self, command: list[str], port: int, directory: Path) -> None:
+    def __init__(self, command: list[str], port: int, directory: Path, ready: list[str]) -> None:
         self.port = port
         self._command = command
+        self._ready = ready
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and start it again after `kill`; it is not ready at once."""
+        # Where the tests themselves are killed, the kernel ends the server.
+        leash = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*leash, *self._command],
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -86,10 +91,10 @@ class OwnServer:
             )
 
     def wait_until_ready(self) -> None:
-        """Block until it listens."""
+        """Block until it serves."""
         assert self._process is not None
         deadline = time.monotonic() + PATIENCE
-        while not answers(self.port):
+        while subprocess.run(self._ready, capture_output=True, timeout=PATIENCE).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{self._command[0]} did not start:\n{(self._directory / 'log').read_text()}")
             time.sleep(0.02)
@@ -135,7 +140,8 @@ def own_postgres() -> Iterator[OwnServer]:
         port = free_port()
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
         command = [postgres, "-D", database, "-p", str(port), "-k", str(directory), *options]
-        with _running(OwnServer(command, port, directory)) as server:
+        ready = [program("pg_isready", "PostgreSQL"), "-h", "127.0.0.1", "-p", str(port)]
+        with _running(OwnServer(command, port, directory, ready)) as server:
             yield server
 
 
@@ -146,7 +152,8 @@ def own_redis() -> Iterator[OwnServer]:
     with _directory() as directory:
         port = free_port()
         command = [redis, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(directory)]
-        with _running(OwnServer(command, port, directory)) as server:
+        ready = [program("redis-cli", "Redis"), "-e", "-p", str(port), "ping"]
+        with _running(OwnServer(command, port, directory, ready)) as server:
             yield server
 
 
@@ -164,16 +171,23 @@ def _running(server: OwnServer) -> Iterator[OwnServer]:
 def _directory() -> Iterator[Path]:
     # Not pytest's tmp_path: the user that the server runs as could not enter it, and socket paths must be short.
     with tempfile.TemporaryDirectory(prefix="otel_health-", dir="/tmp", ignore_cleanup_errors=True) as directory:
-        if user := unprivileged().get("user"):
-            shutil.chown(directory, user)
+        if "user" in (options := unprivileged()):
+            shutil.chown(directory, options["user"])
         yield Path(directory)
 
 
-def unprivileged() -> dict[str, str]:
-    """Return who a server runs as, as options of `subprocess`: PostgreSQL refuses to run as root."""
+class Unprivileged(TypedDict, total=False):
+    """Who a server runs as, as an option of `subprocess`."""
+
+    user: int
+
+
+def unprivileged() -> Unprivileged:
+    """Return who a server runs as; nothing said is ourselves. PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}
-    return {"user": "postgres", "group": "postgres"}
+    users = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
+    return {"user": users.get("postgres", users["nobody"])}
 
 
 def free_port() -> int:

@@ -1,7 +1,9 @@
 """Check functions, their policy and what their outcomes mean."""
 
+import asyncio
 import functools
 import math
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from otel_health import Check, Checker, Degraded, ErrorType, Failed, Status, completes, in_thread
 from otel_health.check import is_async, judge
-from tests.doubles import passing
+from tests.doubles import eventually, passing
 
 
 class Ended:
@@ -304,3 +306,56 @@ async def test_completes_passes_whatever_is_returned() -> None:
         "awaitable": Status.PASS,
         "raising": Status.FAIL,
     }
+
+
+class MyFailed(Failed):
+    """A failure of the user's own that forgets to call its parent."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+class Breaking:
+    """An object that breaks whoever looks at it."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        raise RuntimeError("do not look")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("kind", ["my failed", "breaking", "coroutine"])
+async def test_what_breaks_its_own_judgement_fails_and_is_run_again(kind: str) -> None:
+    """No object a check hands over can lose the result, keep the old one, or end the schedule."""
+    calls = 0
+
+    async def check() -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            return None
+        if kind == "my failed":
+            raise MyFailed(3)
+        return Breaking() if kind == "breaking" else asyncio.sleep(0)
+
+    checker = Checker(interval=0.02)
+    checker.add("odd", check)
+    async with checker:
+        await eventually(lambda: calls >= 4)
+        assert checker.report().status is Status.FAIL
+
+
+def test_degraded_and_failed_cross_process_boundaries() -> None:
+    """A check may be made in a process pool."""
+    copy = pickle.loads(pickle.dumps(Degraded("behind", lag=3)))
+
+    assert (type(copy), str(copy), dict(copy.observations)) == (Degraded, "behind", {"lag": 3.0})
+
+
+def test_numbers_beyond_a_float_are_not_finite() -> None:
+    """Refused as what they are, not by an OverflowError."""
+    with pytest.raises(ValueError, match="'lag' is int, not a finite number"):
+        Failed("behind", lag=10**400)
+    with pytest.raises(ValueError, match="must be a positive, finite number"):
+        Checker(timeout=10**400)

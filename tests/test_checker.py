@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from otel_health import Checker, CheckFunc, ErrorType, Failed, Status, Transition
-from tests.doubles import Switch, eventually, failing, hanging, passing
+from tests.doubles import Switch, eventually, failing, hanging, passing, swallowing
 from tests.virtual import now, virtual_checker
 
 # On demand.
@@ -121,6 +121,18 @@ async def test_startup_latches() -> None:
     await asyncio.sleep(2)
     assert (await checker.run("startupz")).status is Status.PASS
     checker.add("third", failing(), probes={"startupz"})
+    assert (await checker.run("startupz")).status is Status.PASS
+
+
+async def test_startup_latches_when_the_last_that_held_it_up_is_removed() -> None:
+    """What is no longer asked holds up nobody."""
+    checker = Checker()
+    checker.add("first", passing(), probes={"startupz"})
+    checker.add("second", failing(), probes={"startupz"})
+    await checker.run("startupz")
+    checker.remove("second")
+    checker.add("third", failing(), probes={"startupz"})
+
     assert (await checker.run("startupz")).status is Status.PASS
 
 
@@ -507,7 +519,91 @@ async def test_a_listener_that_raises_is_logged_no_more(caplog: pytest.LogCaptur
 
     assert (await checker.run()).status is Status.PASS
     assert len(seen) == 1
-    assert "a listener raised RuntimeError at redis" in caplog.text
+    assert "broken raised RuntimeError at redis" in caplog.text
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), GeneratorExit(), SystemExit(3), KeyboardInterrupt()])
+async def test_whatever_a_listener_raises_the_checks_go_on(error: BaseException) -> None:
+    """Not even what would end a loop gets out of it, be the transition by a result or by a deadline."""
+    switch, slow = Switch(), Switch()
+
+    async def hang() -> None:
+        await slow()
+        if slow.calls > 1:
+            await asyncio.Event().wait()
+
+    def listener(_: Transition) -> None:
+        raise error
+
+    checker = Checker(interval=0.02, timeout=0.05)
+    checker.add("redis", switch)
+    checker.add("slow", hang)
+    checker.subscribe(listener)
+    async with checker:
+        await eventually(lambda: slow.calls >= 4 and switch.calls >= 4)
+
+
+async def test_removing_a_check_while_a_round_begins_leaves_nobody_waiting() -> None:
+    """Neither those who asked, nor those who ask later."""
+    checker = Checker(ttl=1e-9)
+    checker.add("first", failing())
+    checker.add("second", passing())
+    checker.subscribe(lambda _: checker.remove("second") if "second" in checker else None)
+
+    async with asyncio.timeout(5):
+        await checker.run()
+        await checker.run()
+
+    assert checker.names == ("first",)
+
+
+async def test_closing_leaves_nobody_waiting() -> None:
+    """Whoever waits for runs that were not begun yet is answered from the state as it stands."""
+    checker = Checker(ttl=1e-9)
+    for number in range(3000):
+        checker.add(f"c{number}", hanging())
+    async with asyncio.timeout(10):
+        async with checker:
+            waiting = asyncio.ensure_future(checker.run())
+            await asyncio.sleep(0.001)
+        assert (await waiting).status is Status.FAIL
+
+
+async def test_a_close_that_is_cancelled_still_closes() -> None:
+    """And the Checker may be opened again."""
+    checker = Checker(timeout=0.01)
+    checker.add("stuck", swallowing())
+    checker.add("redis", passing())
+
+    async def life() -> None:
+        async with checker:
+            await eventually(lambda: checker.report().components["stuck"].error_type is ErrorType.TIMEOUT)
+
+    living = asyncio.ensure_future(life())
+    await eventually(lambda: checker.report().components["stuck"].error_type is ErrorType.TIMEOUT)
+    await eventually(lambda: not checker.is_open)
+    living.cancel()
+    await asyncio.gather(living, return_exceptions=True)
+
+    async with checker:
+        assert checker.is_open
+        await eventually(lambda: checker.report().components["redis"].status.up)
+
+
+async def test_a_checker_that_is_being_closed_is_not_opened_or_run() -> None:
+    """Two lives at once would end each other's schedule."""
+    checker = Checker(timeout=0.01)
+    checker.add("stuck", swallowing())
+    await checker.__aenter__()
+    await eventually(lambda: checker.report().components["stuck"].error_type is ErrorType.TIMEOUT)
+    closing = asyncio.ensure_future(checker.__aexit__(None, None, None))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="already open"):
+        await checker.__aenter__()
+    with pytest.raises(RuntimeError, match="is being closed"):
+        await checker.run()
+    assert checker.renewal("readyz") is None
+    await closing
 
 
 def test_a_coroutine_function_cannot_listen() -> None:

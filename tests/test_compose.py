@@ -123,7 +123,7 @@ async def test_a_composite_says_who_was_late() -> None:
     state = await state_of(all_of(a=passing(), b=hanging()))
 
     assert state.error_type is ErrorType.FAILED
-    assert "b (timeout: did not end within 9 s)" in message(state)
+    assert "b (timeout: did not end within 9.95 s)" in message(state)
 
 
 async def test_a_hung_child_is_counted_and_not_started_again() -> None:

@@ -231,10 +231,14 @@ async def test_a_log_handler_that_raises_holds_up_nobody() -> None:
     checker.add("redis", switch)
 
     assert (await checker.run()).status is Status.FAIL
+    switch.error = None
+    assert (await checker.run()).status is Status.PASS
+    switch.error = ConnectionError("refused")
+    assert (await checker.run()).status is Status.FAIL
     handler.broken, switch.error = False, None
     assert (await checker.run()).status is Status.PASS
 
-    assert handler.lines[0] == "1 events were lost: a log handler or span exporter hung or raised"
+    assert handler.lines[0] == "3 events were lost: a log handler or span exporter hung or raised"
     assert handler.lines[1].startswith("redis: fail -> pass (after ")
 
 

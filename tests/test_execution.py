@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from otel_health import Checker, CheckFunc, ErrorType, Status
+from otel_health import Checker, CheckFunc, ErrorType, Status, any_of
 from tests.doubles import Blocking, Switch, eventually, hanging, passing, swallowing
 from tests.virtual import now, virtual_checker
 
@@ -222,6 +222,131 @@ async def test_a_block_of_the_loop_by_the_application_condemns_no_check() -> Non
     time.sleep(0.3)  # noqa: ASYNC251 - the application blocks its own loop.
 
     assert (await running).status is Status.PASS
+
+
+async def test_a_block_by_the_application_condemns_none_of_many() -> None:
+    """All whose deadline fell into the block get the same grace."""
+    checker = Checker(timeout=0.2)
+    for number in range(20):
+        checker.add(f"c{number}", functools.partial(asyncio.sleep, 0.1))
+    for number in range(20):
+        checker.add(f"d{number}", functools.partial(asyncio.sleep, 0.1), timeout=0.21)
+    running = asyncio.ensure_future(checker.run())
+    await asyncio.sleep(0.05)
+    time.sleep(0.5)  # noqa: ASYNC251 - the application blocks its own loop.
+
+    assert [n for n, status in (await running).statuses.items() if not status.up] == []
+
+
+async def test_a_loop_that_is_always_late_still_brings_a_verdict() -> None:
+    """The grace is given once."""
+
+    async def busy() -> None:
+        while True:
+            time.sleep(0.15)  # noqa: ASYNC251 - a busy application.
+            await asyncio.sleep(0.001)
+
+    checker = Checker(timeout=0.3)
+    checker.add("hanging", hanging())
+    application = asyncio.ensure_future(busy())
+
+    async with asyncio.timeout(5):
+        report = await checker.run()
+    application.cancel()
+
+    assert report.components["hanging"].error_type is ErrorType.TIMEOUT
+
+
+def test_a_check_that_denies_its_cancellation_is_ended_by_close() -> None:
+    """Whatever it does to its task, it is driven no further, and the loop can end."""
+
+    async def denying() -> None:
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                assert task is not None
+                task.uncancel()
+
+    async def main(*, close: bool) -> None:
+        checker = Checker(timeout=0.02)
+        checker.add("denying", denying)
+        if close:
+            async with checker:
+                await eventually(lambda: checker.report().components["denying"].error_type is ErrorType.TIMEOUT)
+            assert not [task for task in asyncio.all_tasks() if task.get_name() == "otel_health"]
+        else:
+            await checker.run()
+
+    begun = time.monotonic()
+    asyncio.run(main(close=True))
+    asyncio.run(main(close=False))
+    assert time.monotonic() - begun < 3
+
+
+async def test_a_check_that_cancels_itself_has_failed() -> None:
+    """Only a cancellation by others is none of its doing."""
+
+    async def check() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+
+    checker = Checker()
+    checker.add("odd", check)
+
+    assert (await checker.run()).components["odd"].error_type is ErrorType.FAILED
+
+
+async def test_runs_that_are_over_are_forgotten() -> None:
+    """Also those whose thread was never needed."""
+    checker = Checker(timeout=1.0, ttl=1e-9)
+    checker.add("quorum", any_of(a=passing(), b=lambda: None))
+    for _ in range(50):
+        await checker.run()
+
+    await eventually(lambda: not checker._runner.live)  # noqa: SLF001 - nothing else shows a leak this early.
+
+
+async def test_a_dropped_run_that_still_has_time_is_no_hung_one() -> None:
+    """A slow replica that the quorum did not wait for answers the next one, when it is needed."""
+    let_go = threading.Event()
+    primary = Switch()
+    checker = Checker(timeout=5.0, ttl=1e-9)
+    checker.add("quorum", any_of(primary=primary, replica=let_go.wait))
+    assert (await checker.run()).status is Status.PASS
+    primary.error = ConnectionError("refused")
+    waiting = asyncio.ensure_future(checker.run())
+    await asyncio.sleep(0.05)
+    let_go.set()
+
+    assert (await waiting).status is Status.PASS
+
+
+async def test_a_composite_built_inside_a_check_keeps_its_count() -> None:
+    """A child of the same name that is still alive is not started again under a new function."""
+    let_go = threading.Event()
+    calls = 0
+
+    def stuck() -> None:
+        nonlocal calls
+        calls += 1
+        let_go.wait()
+
+    async def dynamic() -> None:
+        await any_of(a=functools.partial(asyncio.sleep, 0.02), b=functools.partial(stuck))()  # type: ignore[misc]
+
+    checker = Checker(timeout=0.05, ttl=1e-9)
+    checker.add("dynamic", dynamic)
+    for _ in range(5):
+        await checker.run()
+        await asyncio.sleep(0.06)
+
+    assert calls == 1
+    assert [component.abandoned_runs for component, _ in checker.states()] == [1]
+    let_go.set()
 
 
 async def test_a_check_that_raises_cancelled_error_has_failed() -> None:

@@ -295,7 +295,7 @@ async def test_a_shut_down_provider_changes_no_verdict() -> None:
     assert (await checker.run()).status is Status.PASS
 
 
-async def test_system_exit_in_a_callback_does_not_reach_the_reader() -> None:
+async def test_system_exit_in_a_callback_does_not_reach_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would kill a periodic reader for good."""
     reader = InMemoryMetricReader()
     checker = Checker(meter_provider=MeterProvider([reader]))
@@ -305,7 +305,7 @@ async def test_system_exit_in_a_callback_does_not_reach_the_reader() -> None:
     def leave() -> Any:
         raise SystemExit(3)
 
-    checker.states = leave  # type: ignore[method-assign]
+    monkeypatch.setattr(checker, "states", leave)
 
     reader.collect()
 
@@ -404,7 +404,7 @@ async def test_a_collector_of_the_application_that_raises_is_told() -> None:
         def collect(self) -> Any:
             raise ValueError("secret")
 
-    exporter.registry._collector_to_names[Broken()] = []  # type: ignore[index] # noqa: SLF001 - registering collects.
+    exporter.registry._collector_to_names[Broken()] = []  # noqa: SLF001 - registering collects.
 
     response = await scrape(exporter)
 

@@ -20,6 +20,8 @@ Authorize = Callable[[Request], bool | Awaitable[bool]]
 
 MAX_EXCLUDED: Final = 32
 MAX_EXCLUDED_BYTES: Final = 1024
+MAX_QUERY_BYTES: Final = 8192
+MAX_ACCEPT_BYTES: Final = 1024
 
 
 class Source(Protocol):
@@ -33,9 +35,7 @@ class Source(Protocol):
     @property
     def probes(self) -> tuple[str, ...]: ...
     def now(self) -> float: ...
-    def renewal(
-        self, probe: str, *, only: str | None = None, exclude: Collection[str] = ()
-    ) -> "asyncio.Future[None] | None": ...
+    def renewal(self, probe: str, only: str | None = None) -> "asyncio.Future[None] | None": ...
     def report(self, probe: str, *, exclude: Collection[str] = ()) -> HealthReport: ...
     def report_one(self, probe: str, component: str) -> HealthReport | None: ...
     def fault(self, message: str, *arguments: object) -> None: ...
@@ -71,7 +71,9 @@ def page(status: int, media_type: str, body: bytes, *, expires_at: float = float
 NOT_FOUND: Final = page(404, render.TEXT, b"not found\n")
 NOT_ALLOWED: Final = page(405, render.TEXT, b"method not allowed\n", allow=True)
 BAD_EXCLUDE: Final = page(
-    400, render.TEXT, f"exclude takes at most {MAX_EXCLUDED} names and {MAX_EXCLUDED_BYTES} bytes\n".encode()
+    400,
+    render.TEXT,
+    f"at most {MAX_EXCLUDED} excluded names of {MAX_EXCLUDED_BYTES} bytes, {MAX_QUERY_BYTES} bytes in all\n".encode(),
 )
 
 
@@ -90,14 +92,14 @@ class ProbeEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape.
         """Answer one request; Starlette gives the component as a path parameter."""
         params = scope.get("path_params")
-        await self.answer(scope, send, params.get("component") if params else None)
+        await self.answer(scope, send, params.get("component", "") if params else "")
 
-    async def answer(self, scope: Scope, send: Send, component: str | None) -> None:
-        """Answer one request for the probe, or for one of its components."""
+    async def answer(self, scope: Scope, send: Send, below: str) -> None:
+        """Answer one request for the probe, or for what stands below it: one of its components."""
         if scope["method"] not in ("GET", "HEAD"):
             await _send(NOT_ALLOWED, scope, send)
         else:
-            await _send(await self._answer(scope, component), scope, send)
+            await _send(await self._answer(scope, below.removesuffix("/") or None), scope, send)
 
     async def _answer(self, scope: Scope, component: str | None) -> Page:
         source = self._source
@@ -117,7 +119,9 @@ class ProbeEndpoint:
             verbose, excluded = parsed
             if verbose:
                 media_type = render.TEXT
-        renewal = source.renewal(self._probe, only=component, exclude=excluded)
+        if details == "status":
+            excluded = ()  # Whether a name changes the verdict is more than the verdict alone.
+        renewal = source.renewal(self._probe, component)
         if renewal is not None:
             budget = source.answer_within - (source.now() - asked_at)
             await asyncio.wait((renewal,), timeout=max(budget, 0.0))
@@ -161,17 +165,27 @@ class ProbeEndpoint:
             answer = self._authorize(Request(scope))
             if not inspect.isawaitable(answer):
                 return answer is True
-            task = asyncio.ensure_future(answer)
+        except BaseException as error:  # noqa: BLE001 - a fault of the authoriser closes the door and nothing else.
+            self._closed_to(error)
+            return False
+        task = asyncio.ensure_future(self._answered(answer))
+        try:
             done, _ = await asyncio.wait((task,), timeout=self._source.answer_within / 2)
             if not done:
-                task.cancel()
                 self._source.fault("authorize did not answer in time for %s; details are withheld", self._probe)
-            return bool(done) and task.result() is True
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a fault of the authoriser closes the door and nothing else.
-            self._source.fault("authorize raised %s; details are withheld", type(error).__name__)
+            return bool(done) and task.result()
+        finally:
+            task.cancel()
+
+    async def _answered(self, answer: Awaitable[bool]) -> bool:
+        try:
+            return await answer is True
+        except BaseException as error:  # noqa: BLE001 - as in _lifted; our own cancellation waits for no answer.
+            self._closed_to(error)
             return False
+
+    def _closed_to(self, error: BaseException) -> None:
+        self._source.fault("authorize raised %s for %s; details are withheld", type(error).__name__, self._probe)
 
 
 class HealthApp:
@@ -192,17 +206,12 @@ class HealthApp:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        probe, _, component = self._path(scope).partition("/")
+        probe, _, below = _path(scope).removeprefix("/").partition("/")
         endpoint = self._endpoint(probe)
-        if endpoint is None or "/" in component:
+        if endpoint is None:
             await _send(NOT_FOUND, scope, send)
         else:
-            await endpoint.answer(scope, send, component or None)
-
-    @staticmethod
-    def _path(scope: Scope) -> str:
-        path: str = scope["path"]
-        return path.removeprefix(scope.get("root_path", "")).removeprefix("/")
+            await endpoint.answer(scope, send, below)
 
     def _endpoint(self, probe: str) -> ProbeEndpoint | None:
         endpoint = self._endpoints.get(probe)
@@ -215,12 +224,12 @@ Lifespan = Callable[[Receive, Send], Awaitable[None]]
 
 
 def routes(source: Source, prefix: str, details: Details, authorize: Authorize | None) -> list[BaseRoute]:
-    """Return the Starlette routes of every probe known now, each with and without a trailing slash."""
+    """Return the Starlette routes of every probe known now, and of all that stands below it."""
     found: list[BaseRoute] = []
     for probe in source.probes:
         endpoint = ProbeEndpoint(source, probe, details, authorize)
-        for path in (f"/{probe}", f"/{probe}/", f"/{probe}/{{component}}"):
-            found.append(Route(prefix + path, endpoint, name=probe, include_in_schema=False))  # noqa: PERF401 - clearer.
+        found.append(Route(f"{prefix}/{probe}", endpoint, name=probe, include_in_schema=False))
+        found.append(Route(f"{prefix}/{probe}/{{component:path}}", endpoint, include_in_schema=False))
     return found
 
 
@@ -232,11 +241,15 @@ def require_details(details: object, authorize: object) -> None:
         raise TypeError(f"authorize={authorize!r} cannot be called; pass a function of the request")
 
 
-@lru_cache(maxsize=256)
 def accepted(header: bytes) -> str:
     """Return the media type to answer an `Accept` header with; JSON where nothing that we have is wanted."""
+    return _accepted(header[:MAX_ACCEPT_BYTES])
+
+
+@lru_cache(maxsize=256)
+def _accepted(header: bytes) -> str:
     best, best_quality = render.HEALTH_JSON, 0.0
-    for part in header[:1024].decode("latin-1").lower().split(","):
+    for part in header.decode("latin-1").lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))
         offered = _OFFERED.get(name)
         quality = _quality(parameters)
@@ -267,7 +280,7 @@ def _quality(parameters: list[str]) -> float:
 
 def parse_query(query: bytes) -> tuple[bool, tuple[str, ...]] | None:
     """Return whether text is asked for, and the names to exclude; None where those are too many or too long."""
-    if len(query) > 8 * MAX_EXCLUDED_BYTES:
+    if len(query) > MAX_QUERY_BYTES:
         return None
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="replace")
     names = tuple(dict.fromkeys(value for key, value in pairs if key == "exclude" and value))
@@ -279,6 +292,13 @@ def parse_query(query: bytes) -> tuple[bool, tuple[str, ...]] | None:
 async def _send(answer: Page, scope: Scope, send: Send) -> None:
     await send(answer.start)
     await send(answer.head if scope["method"] == "HEAD" else answer.body)
+
+
+def _path(scope: Scope) -> str:
+    """The path below the mount point, which a server may have left in it or taken away."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    below = path.removeprefix(root)
+    return below if below != path and below[:1] in ("", "/") else path
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

@@ -1,0 +1,38 @@
+# What one types here. Needs python3 >= 3.11, git and make; everything else is fetched into .venv/.
+PYTHON ?= python3
+PORT ?= 8000
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint services services-stop matrix clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Run the example service on http://127.0.0.1:$PORT (8000)
+	@scripts/venv .venv examples
+	PORT=$(PORT) .venv/bin/python -m examples.orders
+
+test: ## Run the tests; ARGS are handed to pytest
+	@scripts/venv .venv examples,test
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: ## Check style and types
+	@scripts/venv .venv examples,test,lint
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+services: ## Install and start the servers that the tests want: PostgreSQL, Redis, promtool
+	@scripts/services install
+	@scripts/services start
+
+services-stop: ## Stop the servers and forget their data
+	@scripts/services stop
+
+matrix: ## Run the tests on every Python found, with the newest and the oldest dependencies
+	@$(PYTHON) scripts/matrix $(ARGS)
+
+clean: ## Remove what was made here, except running servers
+	rm -rf .venv .venvs .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

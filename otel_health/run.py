@@ -1,0 +1,405 @@
+"""One run of a check function: driven slice by slice, or called in a thread, it has an ending in any case."""
+
+import asyncio
+import inspect
+import signal
+import sys
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context
+from dis import opmap
+from typing import Any, Final, Protocol
+
+from otel_health.check import CheckFunc, is_async
+from otel_health.compose import parent
+from otel_health.report import ErrorType
+from otel_health.threads import Job, Threads
+
+STALL_SECONDS: Final = 0.02
+"""A synchronous slice longer than this is a block of the loop, and is laid to the run whose slice it was."""
+
+GRACE_SECONDS: Final = 0.1
+"""What a run is given, once, when the loop was blocked by something that is none of ours."""
+
+CHILD_MARGIN: Final = 0.05
+"""Seconds (at most a tenth) by which a child's time is shorter than its parent's, which so can say who was late."""
+
+_EAGER: Final = sys.version_info >= (3, 12)
+
+Ended = Callable[["Run"], None]
+
+
+class Host(Protocol):
+    """What makes the runs, as they see it."""
+
+    clock: Callable[[], float]
+    loop: asyncio.AbstractEventLoop
+    context: Context
+    live: set["Run"]
+    blocked: float
+    """Seconds for which checks of ours have blocked the loop, ever."""
+    accounted_until: float
+    """Up to when it is known who blocked the loop."""
+    resumed_at: float
+    """When the loop last came back from a block that was none of ours."""
+
+    def woke(self, due: float, now: float) -> None: ...
+    def begin(self, run: "Run") -> None: ...
+    def watch(self, run: "Run") -> None: ...
+    def threads(self, slot: "Slot") -> Threads: ...
+
+
+class Slot:
+    """The place in which the runs of one check function are made: one at a time.
+
+    The children of a composite have slots of their own below their parent's, so that a hung child is counted, and
+    not started again, without condemning its parent.
+    """
+
+    __slots__ = ("_children", "abandoned", "context", "function", "host", "is_async", "local", "run")
+
+    def __init__(self, host: Host, function: CheckFunc, *, local: bool) -> None:
+        self.host = host
+        self.function = function
+        self.is_async = is_async(function)
+        self.local = local
+        self.context = host.context.copy()
+        self.context.run(parent.set, self)
+        self.run: Run | None = None
+        self.abandoned: Run | None = None
+        """A run without a waiter that is still alive."""
+        self._children: dict[str, Slot] = {}
+
+    def start_child(self, name: str, function: CheckFunc, ended: Ended) -> "Run":
+        """Begin a run of a composite's child, within what is left of the parent's time."""
+        child = self._children.get(name)
+        if child is None or child.function is not function:
+            child = self._children[name] = Slot(self.host, function, local=self.local).succeed(child)
+        remaining = max(self.run.deadline - self.host.clock(), 0.0) if self.run is not None else 0.0
+        run = Run(child, remaining - min(CHILD_MARGIN, remaining / 10), ended)
+        # Not at once: a child's block of the loop would be laid to the parent as well.
+        self.host.loop.call_soon(self.host.begin, run)
+        return run
+
+    @property
+    def abandoned_runs(self) -> int:
+        """How many runs outlived their deadline, here and in the children, and are still alive."""
+        own = 0 if self.abandoned is None else 1
+        return own + sum(child.abandoned_runs for child in list(self._children.values()))
+
+    def succeed(self, other: "Slot | None") -> "Slot":
+        """Take over what another function of the same name has left behind, so that it stays counted."""
+        if other is not None:
+            self.abandoned, self._children = other.abandoned, other._children  # noqa: SLF001 - its own kind.
+            if self.abandoned is not None:
+                self.abandoned.slot = self
+        return self
+
+
+class Run:
+    """One run, from its start to its verdict, and beyond if it does not end.
+
+    `value`, `exception`, `reason`, `duration` and `timeout` are its ending, as `otel_health.check.judge` reads it.
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_cancels",
+        "_coroutine",
+        "_foreign",
+        "_graced",
+        "_lost",
+        "_mark",
+        "_stopped",
+        "deadline",
+        "duration",
+        "ended",
+        "exception",
+        "finished",
+        "heir",
+        "job",
+        "reason",
+        "returned",
+        "slot",
+        "started",
+        "task",
+        "timeout",
+        "value",
+        "withdrawn",
+    )
+
+    def __init__(self, slot: Slot, timeout: float, ended: Ended) -> None:
+        self.slot = slot
+        self.timeout = timeout
+        self.ended: Ended | None = ended
+        """Called on the loop at the verdict, once; None afterwards."""
+        self.value: object = None
+        self.exception: BaseException | None = None
+        self.reason: ErrorType | None = None
+        """`timeout`, `hung` or `saturated`, where the check function itself had no say."""
+        self.withdrawn = False
+        """There is no verdict: the run was dropped, or cancelled from outside."""
+        self.started: float | None = None
+        self.deadline = 0.0
+        self.finished = 0.0
+        self.duration: float | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.job: Job | None = None
+        self.returned = False
+        """A thread has brought the ending, and the loop will hear of it."""
+        self.heir: Run | None = None
+        """The next run, if it was asked for while this one, dropped before its time was up, still held a thread."""
+        self._coroutine: Coroutine[Any, Any, object] | None = None
+        self._stopped = False
+        self._foreign = False
+        """Somebody else has asked the task to end."""
+        self._cancels = 0
+        """How many cancellations of the task are known, and were not asked for by somebody else."""
+        self._mark = 0.0
+        self._blocked = 0.0
+        self._lost = 0.0
+        self._graced = False
+
+    # Its verdict.
+
+    def settle(self, at: float, reason: ErrorType | None) -> None:
+        """Give the verdict; only the first counts."""
+        ended, self.ended = self.ended, None
+        if ended is None:
+            return
+        self.reason = reason
+        self.finished = at
+        if self.started is not None and reason is not ErrorType.SATURATED:
+            self.duration = max(at - self.started - self._lost, 0.0)
+        self.slot.run = None
+        ended(self)
+
+    def expire(self, now: float) -> bool:
+        """Give the verdict that the deadline brings; False if the run has more time."""
+        if self.ended is None or self.returned:
+            return True
+        if self.job is not None:
+            if self.started is None and self.slot.host.threads(self.slot).withdraw(self.job):
+                self.settle(now, ErrorType.SATURATED)
+                self.release()
+                return True
+            self.deadline = (self.started or now) + self.timeout
+        elif self.task is not None:
+            self._credit(now)
+        if now < self.deadline:
+            return False
+        self.settle(now, ErrorType.TIMEOUT)
+        self._let_go()
+        return True
+
+    def cancel(self) -> None:
+        """Drop the run: nobody wants its verdict any more. What cannot be ended is abandoned."""
+        if self.ended is not None:
+            self.withdrawn = True
+            self.settle(self.slot.host.clock(), None)
+            self._let_go()
+
+    def stop(self) -> None:
+        """Drop the run, and drive its coroutine no further, whatever it does."""
+        self.cancel()
+        self._stopped = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def release(self) -> None:
+        """Nothing of this run is alive any more."""
+        if self.slot.abandoned is self:
+            self.slot.abandoned = None
+        self.slot.host.live.discard(self)
+
+    def _let_go(self) -> None:
+        """Ask what still runs to end; until it does, it is abandoned."""
+        if self.job is not None and not self.returned:
+            threads = self.slot.host.threads(self.slot)
+            if threads.withdraw(self.job):
+                self.release()
+            else:
+                threads.give_up(self.job)
+                self.slot.abandoned = self
+        if self.task is not None and not self.task.done():
+            self._cancels += 1
+            self.task.cancel()
+            self.slot.abandoned = self
+
+    # On the loop.
+
+    def drive(self, coroutine: Coroutine[Any, Any, object] | None = None) -> None:
+        """Run the check function, or the coroutine that it returned from a thread, as a task."""
+        self._coroutine = coroutine
+        context, loop = self.slot.context.copy(), self.slot.host.loop
+        if _EAGER:
+            task = asyncio.Task(self._drive(), loop=loop, name="otel_health", context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+        else:
+            task = asyncio.Task(self._drive(), loop=loop, name="otel_health", context=context)
+        self.task = task
+        if task.done():
+            self.release()
+        else:
+            task.add_done_callback(self._task_done)
+
+    async def _drive(self) -> None:
+        host = self.slot.host
+        if self.started is None:
+            self.started = host.clock()
+            self.deadline = self.started + self.timeout
+        self._mark = host.blocked
+        try:
+            self.value = await self._sliced()
+        except asyncio.CancelledError as cancelled:
+            if self._foreign and _cancelling(self.task) > 0:
+                raise
+            self.exception = cancelled
+        except BaseException as raised:  # noqa: BLE001 - the runner's boundary: every ending is a result.
+            self.exception = raised
+        interrupt = self.exception
+        now = host.clock()
+        if self.ended is not None:
+            if now > self.deadline:
+                self._credit(now)
+            self.settle(now, ErrorType.TIMEOUT if now > self.deadline else None)
+        if isinstance(interrupt, KeyboardInterrupt) and _pressed(interrupt):
+            raise interrupt
+
+    @types.coroutine
+    def _sliced(self) -> Generator[Any, None, object]:
+        """Drive the check's coroutine slice by slice, so that a block of the loop is laid to the one who blocked it."""
+        host = self.slot.host
+        clock = host.clock
+        task = self.task or asyncio.current_task()
+        watched = False
+        thrown: BaseException | None = None
+        begun = clock()
+        coroutine = self._coroutine
+        if coroutine is None:
+            made: object = self.slot.function()
+            coroutine = self._coroutine = made if inspect.iscoroutine(made) else _awaited(made)  # type: ignore[arg-type]
+        while True:
+            try:
+                suspended = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                took = clock() - begun
+                if took > STALL_SECONDS:
+                    self._blocked += took
+                    host.blocked += took
+                    host.accounted_until = begun + took
+            # What the check asked of its own task in this slice is its own affair.
+            self._cancels = _cancelling(task)
+            if not watched:
+                watched = True
+                host.watch(self)
+            try:
+                yield suspended
+                thrown = None
+            except BaseException as exception:
+                if _cancelling(task) > self._cancels:
+                    self._foreign = True
+                if self._stopped or (self.ended is None and (self._foreign or isinstance(exception, GeneratorExit))):
+                    self._foreign = True
+                    _close(coroutine)
+                    raise
+                thrown = exception
+            begun = clock()
+
+    def _credit(self, now: float) -> None:
+        """Give back the time for which the loop was blocked by others."""
+        host = self.slot.host
+        lost = host.blocked - self._mark - self._blocked
+        if lost > 0.0:
+            self._mark += lost
+            self._lost += lost
+            self.deadline += lost
+        host.woke(self.deadline, now)
+        if self.deadline <= host.resumed_at and not self._graced:
+            # None of ours blocked it, and what this check waits for may be ready by now: let it be heard, once.
+            self._graced = True
+            self.deadline = host.resumed_at + GRACE_SECONDS
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        if self.ended is not None:
+            self.withdrawn = True
+            self.settle(self.slot.host.clock(), None)
+        if not task.cancelled():
+            task.exception()
+        self.release()
+
+    # In a thread.
+
+    def call(self) -> None:
+        """Make the call, and hand to the loop what comes of it."""
+        host = self.slot.host
+        self.started = host.clock()
+        value: object = None
+        exception: BaseException | None = None
+        try:
+            value = self.slot.context.copy().run(self.slot.function)
+        except BaseException as raised:  # noqa: BLE001 - the runner's boundary, as in _drive.
+            exception = raised
+        finished = host.clock()
+        self.returned = True
+        try:
+            host.loop.call_soon_threadsafe(self.called, value, exception, finished)
+        except RuntimeError:  # The loop is closed: nobody waits for this any more.
+            self.release()
+
+    def called(self, value: object, exception: BaseException | None, finished: float) -> None:
+        """What the thread has brought, back on the loop."""
+        self.job = None
+        self.returned = False
+        assert self.started is not None
+        self.deadline = self.started + self.timeout
+        self.release()
+        if self.heir is not None and self.heir.ended is not None:
+            self.heir.started = self.started
+            self.heir.called(value, exception, finished)
+            return
+        coroutine = None
+        try:
+            if exception is None and not isinstance(value, bool | dict | None) and inspect.isawaitable(value):
+                coroutine = value if inspect.iscoroutine(value) else _awaited(value)
+        except BaseException as raised:  # noqa: BLE001 - an object that breaks at a look is no result.
+            exception = raised
+        if coroutine is None:
+            self.value, self.exception = value, exception
+            self.settle(finished, ErrorType.TIMEOUT if finished > self.deadline else None)
+        elif self.ended is None:
+            _close(coroutine)
+        else:
+            self.slot.host.live.add(self)
+            self.drive(coroutine)
+
+
+async def _awaited(value: Awaitable[object]) -> object:
+    return await value
+
+
+def _cancelling(task: asyncio.Task[Any] | None) -> int:
+    return 0 if task is None else task.cancelling()
+
+
+def _close(coroutine: Coroutine[Any, Any, object]) -> None:
+    try:
+        coroutine.close()
+    except BaseException:  # noqa: BLE001 - it refuses to end; it is simply never resumed again.
+        return
+
+
+def _pressed(interrupt: KeyboardInterrupt) -> bool:
+    """Whether the interrupt came from the process's SIGINT handler, not from the check itself."""
+    traceback = interrupt.__traceback__
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        # Written in C, it leaves no frame of its own: what it interrupted stood at no `raise`.
+        return code.co_code[traceback.tb_lasti] != opmap["RAISE_VARARGS"]
+    return code is getattr(getattr(handler, "__func__", handler), "__code__", None)
