@@ -23,6 +23,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"loop_factory": asyncio.new_event_loop}
 
 
+# What was imported so far is nobody's garbage: collections after each test need not look at it.
+gc.collect()
+gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left_behind() -> Iterator[None]:
     """Fail a test that leaves unfinished coroutines to the garbage collector."""

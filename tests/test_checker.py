@@ -372,6 +372,7 @@ async def test_removing_and_adding_from_other_threads() -> None:
                 checker.add(f"mobile-{thread}", passing())
                 checker.report("healthz")
                 checker.remove(f"mobile-{thread}")
+                stop.wait(0.0005)
         except BaseException as error:  # noqa: BLE001 - shown by the test.
             errors.append(error)
 
