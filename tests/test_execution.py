@@ -527,6 +527,20 @@ async def test_past_the_cap_a_sync_check_is_saturated_not_timed_out(threads: Cal
     await eventually(lambda: sum(component.abandoned_runs for component, _ in checker.states()) == 0)
 
 
+async def test_waiting_for_a_thread_costs_a_check_none_of_its_time() -> None:
+    """Its deadline starts with its call."""
+    let_go = threading.Event()
+    checker = Checker(timeout=0.5)
+    for number in range(56):
+        checker.add(f"blocking-{number}", let_go.wait)
+    checker.add("late", lambda: time.sleep(0.46))
+
+    report = await checker.run()
+
+    assert report.statuses["late"] is Status.PASS
+    let_go.set()
+
+
 async def test_local_sync_checks_have_threads_of_their_own() -> None:
     """However many dependencies hang, a local check gets a thread."""
     checker = Checker(timeout=0.5)
