@@ -408,8 +408,9 @@ class Checker:
                 )
                 self._tell(component, run, result, transition, run.finished - failing_since)
         finally:
-            elapsed = 0.0 if run.started is None else self.now() - run.started
-            self._schedule.put(component, next_delay(component.check.interval, elapsed, differs=differs))
+            if self._schedule.running:
+                elapsed = 0.0 if run.started is None else self.now() - run.started
+                self._schedule.put(component, next_delay(component.check.interval, elapsed, differs=differs))
 
     def _tell(
         self, component: Component, run: Run, result: CheckResult, transition: Transition | None, outage: float

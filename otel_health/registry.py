@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
 from types import MappingProxyType
 
 from otel_health import state as states
@@ -19,11 +18,6 @@ MAX_EXCEPTION_TYPES = 20
 class Component:
     """One registered check, its place of execution and its state."""
 
-    __slots__ = (
-        "attributes", "changed_at", "check", "exception_types", "finished", "has_been_up", "last_run", "last_success",
-        "renewing", "slot", "slow", "state",
-    )  # fmt: skip
-
     def __init__(self, check: Check, slot: Slot, now: float) -> None:
         self.check = check
         self.slot = slot
@@ -35,7 +29,10 @@ class Component:
         self.last_run: float | None = None
         self.last_success: float | None = None
         self.attributes = {COMPONENT: check.name}
+        self.registered = False
         self.renewing = False
+        self.rounds: list[Callable[[], None]] | None = None
+        """Whom to tell when the run that is under way has ended."""
         self.has_been_up = False
         self.slow = False
         self.exception_types: set[str] = set()
@@ -63,7 +60,7 @@ class Component:
         if len(self.exception_types) < MAX_EXCEPTION_TYPES:
             self.exception_types.add(name)
             return result
-        return replace(result, exception_type="other")
+        return result._replace(exception_type="other")
 
 
 class Registry:
@@ -108,6 +105,7 @@ class Registry:
                     f"a check named {taken!r} is already registered; choose another name or remove that one first"
                 )
             self._components[key] = component
+            component.registered = True
             self._own_probes |= set(component.check.probes).difference(STANDARD_PROBES)
             self._by_probe = {}
             self.version += 1
@@ -116,6 +114,7 @@ class Registry:
         """Forget a component; what is still running for it will be dropped."""
         with self._lock:
             component = self.get(name)
+            component.registered = False
             del self._components[name.casefold()]
             self._by_probe = {}
             self.version += 1
@@ -133,10 +132,6 @@ class Registry:
             known = ", ".join(sorted(self.names)) or "none"
             raise KeyError(f"no check is named {name!r}; registered: {known}")
         return component
-
-    def holds(self, component: Component) -> bool:
-        """Whether this very component is still registered."""
-        return self._components.get(component.name.casefold()) is component
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -201,7 +196,7 @@ class Registry:
     def apply(self, component: Component, result: CheckResult, finished: float) -> Transition | None:
         """Take in one result; the transition it caused, if any."""
         held = component.state
-        aged = component.aged(self._clock())
+        aged = component.aged(finished)
         if aged is not held:
             # Somebody may have been answered by the staleness: what was shown must not outlive it.
             self.version += 1

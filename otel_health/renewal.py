@@ -41,7 +41,6 @@ class Renewals:
         self._ttl = ttl
         self._ended_run = ended
         self._rounds: dict[tuple[str, str | None], asyncio.Future[None]] = {}
-        self._waiting: dict[Component, list[_Round]] = {}
         self._fresh: dict[str, tuple[tuple[Component, ...], float]] = {}
 
     def reset(self) -> None:
@@ -50,14 +49,13 @@ class Renewals:
             if not begun.get_loop().is_closed():
                 set_once(begun, None)
         self._rounds.clear()
-        self._waiting.clear()
         self._fresh.clear()
         for component in self._registry:
-            component.renewing = False
+            component.renewing, component.rounds = False, None
 
     def renew(self, component: Component) -> bool:
         """Begin a run of this component unless one is under way; False if it is registered no more."""
-        if not self._registry.holds(component):
+        if not component.registered:
             return False
         if not component.renewing:
             component.renewing = True
@@ -93,7 +91,9 @@ class Renewals:
             return None
         begun = _Round(self._runner.loop.create_future(), len(too_old))
         for component in too_old:
-            self._waiting.setdefault(component, []).append(begun)
+            if component.rounds is None:
+                component.rounds = []
+            component.rounds.append(begun.arrived)
             if not self.renew(component):
                 self._arrive(component)
         return None if begun.done.done() else begun.done
@@ -107,7 +107,7 @@ class Renewals:
     def _ended(self, component: Component, run: Run) -> None:
         component.renewing = False
         try:
-            if self._registry.holds(component):
+            if component.registered:
                 self._ended_run(component, run)
         finally:
             # The exception's traceback holds the run, and would keep both until the garbage collector came by.
@@ -115,5 +115,7 @@ class Renewals:
             self._arrive(component)
 
     def _arrive(self, component: Component) -> None:
-        for waiting in self._waiting.pop(component, ()):
-            waiting.arrived()
+        rounds, component.rounds = component.rounds, None
+        if rounds is not None:
+            for arrived in rounds:
+                arrived()

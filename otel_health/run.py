@@ -102,63 +102,39 @@ class Run:
     `value`, `exception`, `reason`, `duration` and `timeout` are its ending, as `otel_health.check.judge` reads it.
     """
 
-    __slots__ = (
-        "_blocked",
-        "_cancels",
-        "_coroutine",
-        "_foreign",
-        "_graced",
-        "_lost",
-        "_mark",
-        "_stopped",
-        "deadline",
-        "duration",
-        "ended",
-        "exception",
-        "finished",
-        "heir",
-        "job",
-        "reason",
-        "returned",
-        "slot",
-        "started",
-        "task",
-        "timeout",
-        "value",
-        "withdrawn",
-    )
+    # Defaults stand on the class: a run is made for every check of every round, and most of them never need more.
+    value: object = None
+    exception: BaseException | None = None
+    reason: ErrorType | None = None
+    """`timeout`, `hung` or `saturated`, where the check function itself had no say."""
+    duration: float | None = None
+    withdrawn = False
+    """There is no verdict: the run was dropped, or cancelled from outside."""
+    started: float | None = None
+    deadline = 0.0
+    finished = 0.0
+    task: asyncio.Task[None] | None = None
+    job: Job | None = None
+    returned = False
+    """A thread has brought the ending, and the loop will hear of it."""
+    heir: "Run | None" = None
+    """The next run, if it was asked for while this one, dropped before its time was up, still held a thread."""
+    _coroutine: Coroutine[Any, Any, object] | None = None
+    _stopped = False
+    _foreign = False
+    """Somebody else has asked the task to end."""
+    _cancels = 0
+    """How many cancellations of the task are known, and were not asked for by somebody else."""
+    _mark = 0.0
+    _blocked = 0.0
+    _lost = 0.0
+    _graced = False
 
     def __init__(self, slot: Slot, timeout: float, ended: Ended) -> None:
         self.slot = slot
         self.timeout = timeout
         self.ended: Ended | None = ended
         """Called on the loop at the verdict, once; None afterwards."""
-        self.value: object = None
-        self.exception: BaseException | None = None
-        self.reason: ErrorType | None = None
-        """`timeout`, `hung` or `saturated`, where the check function itself had no say."""
-        self.withdrawn = False
-        """There is no verdict: the run was dropped, or cancelled from outside."""
-        self.started: float | None = None
-        self.deadline = 0.0
-        self.finished = 0.0
-        self.duration: float | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.job: Job | None = None
-        self.returned = False
-        """A thread has brought the ending, and the loop will hear of it."""
-        self.heir: Run | None = None
-        """The next run, if it was asked for while this one, dropped before its time was up, still held a thread."""
-        self._coroutine: Coroutine[Any, Any, object] | None = None
-        self._stopped = False
-        self._foreign = False
-        """Somebody else has asked the task to end."""
-        self._cancels = 0
-        """How many cancellations of the task are known, and were not asked for by somebody else."""
-        self._mark = 0.0
-        self._blocked = 0.0
-        self._lost = 0.0
-        self._graced = False
 
     # Its verdict.
 
@@ -249,7 +225,7 @@ class Run:
             self.deadline = self.started + self.timeout
         self._mark = host.blocked
         try:
-            self.value = await self._sliced()
+            self.value = await self._sliced()  # type: ignore[misc, unused-ignore]
         except asyncio.CancelledError as cancelled:
             if self._foreign and _cancelling(self.task) > 0:
                 raise

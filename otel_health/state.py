@@ -1,7 +1,6 @@
 """How results become state: thresholds, freshness and the verdict of a probe. Pure functions of their arguments."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from otel_health.check import LIVEZ, STARTUPZ, Check
 from otel_health.report import CheckResult, ComponentState, ErrorType, Status
@@ -21,8 +20,7 @@ def aged(state: ComponentState, check: Check, now: float) -> ComponentState:
     if now < state.expires_at:
         return state
     checked_at = state.result.checked_at if state.result is not None else state.since
-    return replace(
-        state,
+    return state._replace(
         status=Status.FAIL,
         since=checked_at + check.fresh_for,
         error_type=ErrorType.STALE,
