@@ -417,15 +417,14 @@ class Checker:
     ) -> None:
         self._instruments.record(result, component.attributes, self.fault)
         self._events.ran(result, run.exception, transition, outage)
-        self._watch_speed(component, result)
+        if result.duration is not None:
+            self._watch_speed(component, result, result.duration)
         if transition is not None:
             self._publish(transition)
 
-    def _watch_speed(self, component: Component, result: CheckResult) -> None:
+    def _watch_speed(self, component: Component, result: CheckResult, duration: float) -> None:
         """Warn once of a run that is close to its deadline, until the check is fast again."""
-        if result.duration is None:
-            return
-        slow = result.duration > SLOW_SHARE * component.check.timeout
+        slow = duration > SLOW_SHARE * component.check.timeout
         if slow and not component.slow and result.status.up:
             self._events.slow(result, component.check.timeout)
         component.slow = slow

@@ -83,10 +83,10 @@ class Runner:
             self._follow(slot.abandoned, run)
             return
         slot.run = run
-        self.live.add(run)
         if slot.is_async:
             run.drive()
             return
+        self.live.add(run)
         threads = self.threads(slot)
         run.deadline = self.clock() + run.timeout
         run.job = threads.submit(run.call)

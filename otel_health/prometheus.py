@@ -5,7 +5,8 @@ import gzip
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import (
@@ -34,6 +35,17 @@ SCRAPE_SECONDS: Final = 10.0
 """How long a scraper waits that does not say how long (Prometheus' own default)."""
 
 _NO_STORE: Final = {"cache-control": "no-store"}
+
+
+class ScrapeError(Exception):
+    """A collector on the registry raised."""
+
+
+class Scrape(NamedTuple):
+    """What a scraper gets."""
+
+    text: bytes
+    media_type: str
 
 
 class PrometheusExporter:
@@ -67,45 +79,62 @@ class PrometheusExporter:
 
     def route(self, path: str = "/metrics") -> Route:
         """Return the route that answers scrapes: 200 whatever the health is, in the format that was asked for."""
-        return Route(path, _Endpoint(self._scrape), name="metrics", include_in_schema=False)
+        return Route(path, _Endpoint(self._answer), name="metrics", include_in_schema=False)
 
     def shutdown(self) -> None:
         """Stop collecting; later scrapes find nothing of this provider."""
         self._thread.close()
         self.meter_provider.shutdown()
 
-    async def _scrape(self, request: Request) -> Response:
-        loop = asyncio.get_running_loop()
-        scraped: asyncio.Future[tuple[bytes, str]] = loop.create_future()
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        zipped = "gzip" in request.headers.get("accept-encoding", "")
+    async def scraped(self, accept: str = "", *, zipped: bool = False, patience: float = SCRAPE_SECONDS) -> Scrape:
+        """Collect and encode everything on the registry, in a thread.
 
-        def deliver(set_outcome: Callable[[Any], None], outcome: object) -> None:
+        Args:
+            accept: The scraper's `Accept` header.
+            zipped: Whether to compress the text.
+            patience: Seconds to wait for it.
+
+        Raises:
+            TimeoutError: A collector, or the scrapes before this one, took longer.
+            ScrapeError: A collector raised.
+        """
+        loop = asyncio.get_running_loop()
+        scraped: asyncio.Future[bytes | ScrapeError] = loop.create_future()
+        encode, media_type = choose_encoder(accept)
+
+        def deliver(text: bytes | ScrapeError) -> None:
             if not scraped.done():
-                set_outcome(outcome)
+                scraped.set_result(text)
 
         def collect() -> None:
-            outcome: object
             try:
-                text = encode(self.registry)
-                outcome = (gzip.compress(text, 1) if zipped else text), content_type
-                set_outcome: Callable[[Any], None] = scraped.set_result
+                encoded = encode(self.registry)
+                text: bytes | ScrapeError = gzip.compress(encoded, 1) if zipped else encoded
             except BaseException as error:  # noqa: BLE001 - a collector of the application's own may raise anything.
-                outcome = RuntimeError(f"collecting the metrics raised {type(error).__name__}")
-                set_outcome = scraped.set_exception
-            try:
-                loop.call_soon_threadsafe(deliver, set_outcome, outcome)
-            except RuntimeError:  # The loop is closed: the scraper is gone.
-                return
+                text = ScrapeError(f"collecting the metrics raised {type(error).__name__}")
+            with suppress(RuntimeError):  # The loop is closed: the scraper is gone.
+                loop.call_soon_threadsafe(deliver, text)
 
         job = self._thread.submit(collect)
-        done, _ = await asyncio.wait((scraped,), timeout=_patience(request))
+        done, _ = await asyncio.wait((scraped,), timeout=patience)
         if not done:
             self._thread.withdraw(job)
-            return PlainTextResponse("collecting the metrics takes too long\n", 503, _NO_STORE)
-        if scraped.exception() is not None:
-            return PlainTextResponse(f"{scraped.exception()}\n", 500, _NO_STORE)
-        text, media_type = scraped.result()
+            raise TimeoutError("collecting the metrics takes too long")
+        text = scraped.result()
+        if isinstance(text, ScrapeError):
+            raise text
+        return Scrape(text, media_type)
+
+    async def _answer(self, request: Request) -> Response:
+        zipped = "gzip" in request.headers.get("accept-encoding", "")
+        try:
+            text, media_type = await self.scraped(
+                request.headers.get("accept", ""), zipped=zipped, patience=_patience(request)
+            )
+        except TimeoutError as late:
+            return PlainTextResponse(f"{late}\n", 503, _NO_STORE)
+        except ScrapeError as error:
+            return PlainTextResponse(f"{error}\n", 500, _NO_STORE)
         encoding = {"content-encoding": "gzip", "vary": "accept-encoding"} if zipped else {}
         return Response(text, 200, {**_NO_STORE, **encoding, "content-type": media_type})
 

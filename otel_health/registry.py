@@ -209,6 +209,9 @@ class Registry:
         if after.decided and after.status.up and not component.has_been_up:
             component.has_been_up = True
             self._latch()
+        if after.status is held.status and after.error_type is held.error_type:
+            component.state = after
+            return None
         return self._commit(component, held, after, finished)
 
     def expire(self) -> list[Transition]:
@@ -225,8 +228,6 @@ class Registry:
         self, component: Component, held: ComponentState, after: ComponentState, at: float
     ) -> Transition | None:
         component.state = after
-        if after.status is held.status and after.error_type is held.error_type:
-            return None
         self.version += 1
         before = None if held.error_type is ErrorType.PENDING else held.status
         went_stale = after.error_type is ErrorType.STALE

@@ -110,8 +110,9 @@ class Renewals:
             if component.registered:
                 self._ended_run(component, run)
         finally:
-            # The exception's traceback holds the run, and would keep both until the garbage collector came by.
-            run.exception = run.value = None
+            if run.exception is not None:
+                # Its traceback holds the run, and would keep both until the garbage collector came by.
+                run.exception = None
             self._arrive(component)
 
     def _arrive(self, component: Component) -> None:

@@ -119,7 +119,6 @@ class Run:
     """A thread has brought the ending, and the loop will hear of it."""
     heir: "Run | None" = None
     """The next run, if it was asked for while this one, dropped before its time was up, still held a thread."""
-    _coroutine: Coroutine[Any, Any, object] | None = None
     _stopped = False
     _foreign = False
     """Somebody else has asked the task to end."""
@@ -206,73 +205,74 @@ class Run:
 
     def drive(self, coroutine: Coroutine[Any, Any, object] | None = None) -> None:
         """Run the check function, or the coroutine that it returned from a thread, as a task."""
-        self._coroutine = coroutine
-        context, loop = self.slot.context.copy(), self.slot.host.loop
-        if _EAGER:
-            task = asyncio.Task(self._drive(), loop=loop, name="otel_health", context=context, eager_start=True)  # type: ignore[call-arg,unused-ignore]
-        else:
-            task = asyncio.Task(self._drive(), loop=loop, name="otel_health", context=context)
-        self.task = task
-        if task.done():
-            self.release()
-        else:
-            task.add_done_callback(self._task_done)
-
-    async def _drive(self) -> None:
         host = self.slot.host
+        driving = self._drive(coroutine)
+        if _EAGER:
+            task = asyncio.Task(
+                driving, loop=host.loop, name="otel_health", context=self.slot.context.copy(), eager_start=True
+            )  # type: ignore[call-arg,unused-ignore]
+        else:
+            task = asyncio.Task(driving, loop=host.loop, name="otel_health", context=self.slot.context.copy())
+        if not task.done():
+            self.task = task
+            host.live.add(self)
+            if not _EAGER:
+                task.add_done_callback(self._task_done)
+
+    async def _drive(self, coroutine: Coroutine[Any, Any, object] | None) -> None:
+        host = self.slot.host
+        now = begun = host.clock()
         if self.started is None:
-            self.started = host.clock()
-            self.deadline = self.started + self.timeout
+            self.started = begun
+            self.deadline = begun + self.timeout
         self._mark = host.blocked
         try:
-            self.value = await self._sliced()  # type: ignore[misc, unused-ignore]
-        except asyncio.CancelledError as cancelled:
-            if self._foreign and _cancelling(self.task) > 0:
-                raise
-            self.exception = cancelled
+            if coroutine is None:
+                made: object = self.slot.function()
+                coroutine = made if inspect.iscoroutine(made) else _awaited(made)  # type: ignore[arg-type]
+            # The first slice is the only one of most checks, and needs nothing of what the later ones do.
+            suspended = coroutine.send(None)
+        except StopIteration as stop:
+            self.value = stop.value
         except BaseException as raised:  # noqa: BLE001 - the runner's boundary: every ending is a result.
             self.exception = raised
-        interrupt = self.exception
+        else:
+            self._account(begun, host.clock())
+            try:
+                self.value = await self._sliced(coroutine, suspended)  # type: ignore[misc, unused-ignore]
+            except asyncio.CancelledError as cancelled:
+                if self._foreign and _cancelling(self.task) > 0:
+                    self._withdraw()
+                    raise
+                self.exception = cancelled
+            except BaseException as raised:  # noqa: BLE001 - as above.
+                self.exception = raised
+            begun = host.clock()
         now = host.clock()
+        self._account(begun, now)
+        interrupt = self.exception
         if self.ended is not None:
             if now > self.deadline:
                 self._credit(now)
             self.settle(now, ErrorType.TIMEOUT if now > self.deadline else None)
+        if self.task is not None:
+            self.release()
         if isinstance(interrupt, KeyboardInterrupt) and _pressed(interrupt):
             raise interrupt
 
     @types.coroutine
-    def _sliced(self) -> Generator[Any, None, object]:
+    def _sliced(self, coroutine: Coroutine[Any, Any, object], suspended: object) -> Generator[Any, None, object]:
         """Drive the check's coroutine slice by slice, so that a block of the loop is laid to the one who blocked it."""
         host = self.slot.host
         clock = host.clock
-        task = self.task or asyncio.current_task()
-        watched = False
-        thrown: BaseException | None = None
-        begun = clock()
-        coroutine = self._coroutine
-        if coroutine is None:
-            made: object = self.slot.function()
-            coroutine = self._coroutine = made if inspect.iscoroutine(made) else _awaited(made)  # type: ignore[arg-type]
+        task = asyncio.current_task()
+        host.watch(self)
         while True:
-            try:
-                suspended = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
-            except StopIteration as stop:
-                return stop.value
-            finally:
-                took = clock() - begun
-                if took > STALL_SECONDS:
-                    self._blocked += took
-                    host.blocked += took
-                    host.accounted_until = begun + took
-            # What the check asked of its own task in this slice is its own affair.
+            # What the check asked of its own task in the slice before is its own affair.
             self._cancels = _cancelling(task)
-            if not watched:
-                watched = True
-                host.watch(self)
+            thrown: BaseException | None = None
             try:
                 yield suspended
-                thrown = None
             except BaseException as exception:
                 if _cancelling(task) > self._cancels:
                     self._foreign = True
@@ -282,6 +282,20 @@ class Run:
                     raise
                 thrown = exception
             begun = clock()
+            try:
+                suspended = coroutine.send(None) if thrown is None else coroutine.throw(thrown)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                self._account(begun, clock())
+
+    def _account(self, begun: float, now: float) -> None:
+        """Lay a slice to this run, if it blocked the loop."""
+        if now - begun > STALL_SECONDS:
+            host = self.slot.host
+            self._blocked += now - begun
+            host.blocked += now - begun
+            host.accounted_until = now
 
     def _credit(self, now: float) -> None:
         """Give back the time for which the loop was blocked by others."""
@@ -298,11 +312,14 @@ class Run:
             self.deadline = host.resumed_at + GRACE_SECONDS
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        if self.ended is not None:
-            self.withdrawn = True
-            self.settle(self.slot.host.clock(), None)
-        if not task.cancelled():
-            task.exception()
+        """A task that was not started at once may have been cancelled before it began."""
+        if task.cancelled():
+            self._withdraw()
+
+    def _withdraw(self) -> None:
+        """There will be no verdict, and nothing is alive."""
+        self.withdrawn = True
+        self.settle(self.slot.host.clock(), None)
         self.release()
 
     # In a thread.
@@ -347,7 +364,6 @@ class Run:
         elif self.ended is None:
             _close(coroutine)
         else:
-            self.slot.host.live.add(self)
             self.drive(coroutine)
 
 

@@ -512,7 +512,7 @@ async def test_hung_sync_checks_do_not_starve_the_others(threads: Callable[[], i
 
 async def test_past_the_cap_a_sync_check_is_saturated_not_timed_out(threads: Callable[[], int]) -> None:
     """When no thread comes free within the timeout, nothing is said of the dependency."""
-    checker = Checker(timeout=1.0)
+    checker = Checker(timeout=2.0)
     let_go = threading.Event()
     for number in range(600):
         checker.add(f"hung-{number}", let_go.wait)

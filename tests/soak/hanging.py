@@ -1,0 +1,257 @@
+"""Checks that never return: threads and memory stay bounded, verdicts come in time, nothing holds up the exit."""
+
+import asyncio
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from httpx2 import ASGITransport, AsyncClient
+
+from otel_health import CheckFunc, ErrorType, Status, Transition
+from tests.soak.figure import MEBIBYTE, Figure, library_threads, percentile, resident_bytes, scaled, silent_checker
+
+HUNG: Final = 1000
+MIXED_HUNG, MIXED_HEALTHY = 400, 100
+THREADS: Final = 512
+"""In all: 64 that work, and those stuck in hung checks."""
+
+TOLERANCE: Final = 0.1
+"""Seconds by which a verdict may come after the deadline."""
+
+
+class Held:
+    """Sync checks that hold their threads until they are let go, and count how many of each run at once."""
+
+    def __init__(self) -> None:
+        self.let_go = threading.Event()
+        self.most_at_once = 0
+        self._lock = threading.Lock()
+
+    def check(self) -> Callable[[], None]:
+        """Return one more check."""
+        running = 0
+
+        def hold() -> None:
+            nonlocal running
+            with self._lock:
+                running += 1
+                self.most_at_once = max(self.most_at_once, running)
+            self.let_go.wait()
+            with self._lock:
+                running -= 1
+
+        return hold
+
+
+def gate_R1(scale: float) -> Figure:
+    """Hung sync checks: threads, memory, right results, saturation and recovery."""
+    return asyncio.run(_hung_sync(scale))
+
+
+async def _hung_sync(scale: float) -> Figure:
+    interval, timeout = (5.0, 3.0) if scale >= 0.2 else (1.0, 0.5)
+    wrong = await _mixed(interval, timeout, rounds=scaled(10, scale, 3))
+    resident = resident_bytes()
+    checker, held = silent_checker(interval=interval, timeout=timeout), Held()
+    for number in range(HUNG):
+        checker.add(f"hung-{number}", held.check())
+    threads, seen = 0, set()
+    async with checker:
+        until = time.monotonic() + max(600 * scale, 3 * interval + timeout)
+        while time.monotonic() < until:
+            await asyncio.sleep(0.1)
+            threads = max(threads, library_threads())
+            states = checker.report().components.values()
+            seen = {state.error_type for state in states}
+        grown = resident_bytes() - resident
+        held.let_go.set()
+        released = time.monotonic()
+        while checker.report().status is not Status.PASS and time.monotonic() < released + 3 * interval + 5:
+            await asyncio.sleep(0.02)
+        recovery = time.monotonic() - released
+    in_time = recovery <= interval + 1.0
+    types = sorted(str(kind) for kind in seen)
+    return Figure(
+        "R1",
+        f"<= {THREADS} threads, RSS +<= 30 MiB, <= 1 live run, 0 wrong, hung or saturated, right in {interval + 1:g} s",
+        f"{threads} threads, RSS +{grown / MEBIBYTE:.1f} MiB, {held.most_at_once} live, {wrong} wrong, "
+        f"{'/'.join(types)}, right after {recovery:.2f} s",
+        threads <= THREADS
+        and grown <= 30 * MEBIBYTE
+        and held.most_at_once <= 1
+        and wrong == 0
+        and seen == {ErrorType.HUNG, ErrorType.SATURATED}
+        and in_time,
+    )
+
+
+async def _mixed(interval: float, timeout: float, rounds: int) -> int:
+    """Return how many results were wrong where hung and healthy sync checks share the threads."""
+    checker, held, runs = silent_checker(interval=interval, timeout=timeout), Held(), [0] * MIXED_HEALTHY
+    wrong = 0
+
+    def counting(number: int) -> Callable[[], None]:
+        def count() -> None:
+            runs[number] += 1
+
+        return count
+
+    def changed(transition: Transition) -> None:
+        nonlocal wrong
+        wrong += transition.after.up is transition.component.startswith("hung")
+
+    for number in range(MIXED_HUNG):
+        checker.add(f"hung-{number}", held.check())
+        if number < MIXED_HEALTHY:
+            checker.add(f"healthy-{number}", counting(number))
+    checker.subscribe(changed)
+    async with checker:
+        await asyncio.sleep(rounds * interval * 1.1 + timeout)
+        statuses = checker.report().statuses
+        held.let_go.set()
+    wrong += sum(status.up is name.startswith("hung") for name, status in statuses.items())
+    return wrong + sum(count < rounds for count in runs)
+
+
+def gate_R2(scale: float) -> Figure:
+    """Hard timeout: a verdict by the deadline, whatever the check does, and an answer within the budget."""
+    return asyncio.run(_deadlines(scale))
+
+
+async def _deadlines(scale: float) -> Figure:
+    late: list[float] = []
+    most_abandoned = 0
+    for _ in range(scaled(66, scale, 2)):
+        overrun, abandoned = await _overruns([_swallow for _ in range(51)] + [_hold for _ in range(50)], timeout=0.1)
+        late += overrun
+        most_abandoned = max(most_abandoned, abandoned)
+    for _ in range(scaled(3334, scale, 10)):
+        seconds = random.uniform(0.06, 0.1)
+        overrun, _ = await _overruns([lambda on_start, _, s=seconds: _block(on_start, s)], timeout=0.05)
+        late += overrun
+    answers = [await _endpoint() for _ in range(scaled(50, scale, 2))]
+    in_time = sum(each <= TOLERANCE for each in late)
+    return Figure(
+        "R2",
+        "verdict <= timeout + 100 ms always, <= 1 zombie, endpoint <= 0.8 s (+ 50 ms)",
+        f"{in_time} of {len(late)}, p99 +{percentile(late, 0.99) * 1000:.0f} ms, worst +{max(late) * 1000:.0f} ms; "
+        f"{most_abandoned} zombie; endpoint {max(answers):.3f} s",
+        in_time == len(late) and most_abandoned <= 1 and max(answers) <= 0.85,
+    )
+
+
+Double = Callable[[Callable[[], None], threading.Event], CheckFunc]
+"""Makes a check that says when it starts, and may be let go."""
+
+
+def _swallow(on_start: Callable[[], None], let_go: threading.Event) -> CheckFunc:
+    async def check() -> None:
+        on_start()
+        while not let_go.is_set():
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                continue
+
+    return check
+
+
+def _hold(on_start: Callable[[], None], let_go: threading.Event) -> CheckFunc:
+    def check() -> None:
+        on_start()
+        let_go.wait()
+
+    return check
+
+
+def _block(on_start: Callable[[], None], seconds: float) -> CheckFunc:
+    async def check() -> None:
+        on_start()
+        time.sleep(seconds)  # noqa: ASYNC251 - it is what the check is to be blamed for.
+
+    return check
+
+
+async def _overruns(doubles: list[Double], timeout: float) -> tuple[list[float], int]:
+    """Return by how many seconds the verdict of each check missed its timeout, and the most that one left behind."""
+    checker, let_go = silent_checker(timeout=timeout), threading.Event()
+    starts: dict[str, float] = {}
+    verdicts: dict[str, float] = {}
+    for number, double in enumerate(doubles):
+        name = f"check-{number}"
+        checker.add(name, double(lambda name=name: starts.setdefault(name, time.monotonic()), let_go))  # type: ignore[misc]
+    checker.subscribe(lambda transition: verdicts.setdefault(transition.component, time.monotonic()) and None)
+    for _ in range(2):
+        # A verdict that never comes is worse than a late one, and must not hold up the gate.
+        await asyncio.wait((asyncio.ensure_future(checker.run()),), timeout=20 * timeout)
+    given_up = time.monotonic() + 3600
+    abandoned = max(component.abandoned_runs for component, _ in checker.states())
+    await _release(let_go)
+    return [verdicts.get(name, given_up) - started - timeout for name, started in starts.items()], abandoned
+
+
+async def _release(let_go: threading.Event) -> None:
+    """End what a trial has left behind."""
+    let_go.set()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.sleep(0)
+
+
+async def _endpoint() -> float:
+    """Return the seconds in which a probe is answered whose checks all outlast its budget."""
+    checker, let_go = silent_checker(timeout=5.0), threading.Event()
+    checker.add("holds", _hold(lambda: None, let_go))
+    checker.add("swallows", _swallow(lambda: None, let_go))
+    checker.add("blocks", _block(lambda: None, 0.1))
+    async with AsyncClient(transport=ASGITransport(app=checker.asgi()), base_url="http://soak") as client:
+        begun = time.monotonic()
+        response = await client.get("/readyz")
+        took = time.monotonic() - begun
+    await _release(let_go)
+    return took if response.status_code == 503 else float("inf")
+
+
+PROGRAM: Final = """
+import asyncio, logging, threading, time
+from otel_health import Checker
+from tests.doubles import swallowing
+
+async def main():
+    checker = Checker(timeout=0.1, logger=logging.Logger("silent", logging.CRITICAL))
+    for number in range(80):
+        checker.add(f"sync-{number}", threading.Event().wait)
+    for number in range(20):
+        checker.add(f"async-{number}", swallowing())
+    async with checker:
+        await asyncio.sleep(0.3)
+        abandoned = sum(component.abandoned_runs for component, _ in checker.states())
+        print(abandoned, time.time(), flush=True)
+
+asyncio.run(main())
+"""
+
+
+def gate_R20(scale: float) -> Figure:
+    """Exit: a hundred hung checks hold up nothing."""
+    took: list[float] = []
+    untidy = 0
+    for _ in range(scaled(100, scale, 2)):
+        try:
+            done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, timeout=30, text=True)
+            hung, ended_at = done.stdout.split()
+            took.append(time.time() - float(ended_at))
+            untidy += done.returncode != 0 or bool(done.stderr) or hung != "100"
+        except (subprocess.TimeoutExpired, ValueError):
+            untidy += 1
+            took.append(float("inf"))
+    return Figure(
+        "R20",
+        "exit <= 2 s after the program's end, stderr empty, 100 checks hung",
+        f"{len(took)} exits, slowest {max(took):.2f} s, {untidy} untidy",
+        max(took) <= 2.0 and untidy == 0,
+    )
