@@ -1,5 +1,6 @@
 """An orders service on SQLite, with its probes, its metrics and something to break: `make run`."""
 
+import logging
 import os
 import resource
 import shutil
@@ -132,6 +133,7 @@ recover   curl -sX DELETE 127.0.0.1:{port}/orders
 
 def main() -> None:
     """Serve on 127.0.0.1, at the port that PORT names."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)-8s %(message)s")
     port = int(os.environ.get("PORT", "8000"))
     path = Path(os.environ.get("ORDERS_DATABASE", Path(tempfile.mkdtemp(prefix="orders-")) / "orders.sqlite3"))
     app = create_app(path)

@@ -344,7 +344,7 @@ class Checker:
 
     def states(self) -> list[tuple[Sampled, ComponentState]]:
         """Every component with its state as it stands."""
-        return list(self._registry.states())
+        return self._registry.states()
 
     def probe_statuses(self) -> dict[str, Status]:
         """The status of every probe as it stands."""

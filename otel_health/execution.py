@@ -10,7 +10,7 @@ from otel_health.report import ErrorType
 from otel_health.run import STALL_SECONDS, Ended, Run, Slot
 from otel_health.threads import STUCK_AFTER, Threads
 
-BATCH_RUNS: Final = 256
+BATCH_RUNS: Final = 128
 BATCH_SECONDS: Final = 0.002
 """At most so many runs, for so long, are begun or ended before the loop gets its turn."""
 

@@ -43,6 +43,30 @@ class Sampled(Protocol):
     @property
     def abandoned_runs(self) -> int: ...
 
+    prepared: object
+    """What the metrics keep for the component, so that a scrape need not make it anew; None before the first."""
+
+
+class Prepared:
+    """The samples of one component that take few values: made once, yielded at every scrape."""
+
+    __slots__ = ("attributes", "status", "up")
+
+    def __init__(self, name: str) -> None:
+        self.attributes = {names.COMPONENT: name}
+        self.up = {up: Observation(int(up), self.attributes) for up in (False, True)}
+        labels = {status: {names.COMPONENT: name, names.STATUS: status.value} for status in Status}
+        on = {status: Observation(1, labels[status]) for status in Status}
+        off = {status: Observation(0, labels[status]) for status in Status}
+        self.status = {held: [(on if each is held else off)[each] for each in Status] for held in Status}
+
+
+def _prepared(component: Sampled) -> Prepared:
+    prepared = component.prepared
+    if not isinstance(prepared, Prepared):
+        prepared = component.prepared = Prepared(component.name)
+    return prepared
+
 
 class Board(Protocol):
     """The state of one Checker, as the metrics read it from any thread."""
@@ -210,26 +234,24 @@ def _measured(boards: "list[Board]") -> Iterator[tuple[Sampled, ComponentState]]
 
 def _up(boards: "list[Board]") -> Iterator[Observation]:
     for component, state in _measured(boards):
-        yield Observation(1 if state.status.up else 0, {names.COMPONENT: component.name})
+        yield _prepared(component).up[state.status is not Status.FAIL]
 
 
 def _status(boards: "list[Board]") -> Iterator[Observation]:
     for component, state in _measured(boards):
-        for status in Status:
-            attributes = {names.COMPONENT: component.name, names.STATUS: status.value}
-            yield Observation(1 if state.status is status else 0, attributes)
+        yield from _prepared(component).status[state.status]
 
 
 def _last_run(boards: "list[Board]") -> Iterator[Observation]:
     for component, _ in _measured(boards):
         if component.last_run is not None:
-            yield Observation(component.last_run, {names.COMPONENT: component.name})
+            yield Observation(component.last_run, _prepared(component).attributes)
 
 
 def _last_success(boards: "list[Board]") -> Iterator[Observation]:
     for component, _ in _measured(boards):
         if component.last_success is not None:
-            yield Observation(component.last_success, {names.COMPONENT: component.name})
+            yield Observation(component.last_success, _prepared(component).attributes)
 
 
 def _observation(boards: "list[Board]") -> Iterator[Observation]:
@@ -241,7 +263,7 @@ def _observation(boards: "list[Board]") -> Iterator[Observation]:
 
 def _abandoned(boards: "list[Board]") -> Iterator[Observation]:
     for component, _ in _components(boards):
-        yield Observation(component.abandoned_runs, {names.COMPONENT: component.name})
+        yield Observation(component.abandoned_runs, _prepared(component).attributes)
 
 
 def _probes(boards: "list[Board]") -> dict[str, Status]:

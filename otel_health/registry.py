@@ -29,6 +29,7 @@ class Component:
         self.last_run: float | None = None
         self.last_success: float | None = None
         self.attributes = {COMPONENT: check.name}
+        self.prepared: object = None
         self.registered = False
         self.renewing = False
         self.rounds: list[Callable[[], None]] | None = None
@@ -189,9 +190,10 @@ class Registry:
     def states(self) -> list[tuple[Component, ComponentState]]:
         """Every component with its state as it is now."""
         now = self._clock()
-        components = list(self._components.values())
-        self._notice(components, now)
-        return [(component, component.aged(now)) for component in components]
+        found = [(component, component.aged(now)) for component in list(self._components.values())]
+        if any(component.state is not state for component, state in found):
+            self._noticed()
+        return found
 
     def apply(self, component: Component, result: CheckResult, finished: float) -> Transition | None:
         """Take in one result; the transition it caused, if any."""

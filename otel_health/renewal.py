@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from otel_health.compose import set_once
-from otel_health.execution import Runner
+from otel_health.execution import BATCH_RUNS, Runner
 from otel_health.registry import Component, Registry
 from otel_health.run import Run
 
@@ -90,13 +90,19 @@ class Renewals:
         if not too_old:
             return None
         begun = _Round(self._runner.loop.create_future(), len(too_old))
-        for component in too_old:
+        self._join(begun, too_old, 0)
+        return None if begun.done.done() else begun.done
+
+    def _join(self, begun: _Round, too_old: list[Component], first: int) -> None:
+        """Have the round wait for its components, a batch at a time: registering thousands is work, too."""
+        for component in too_old[first : first + BATCH_RUNS]:
             if component.rounds is None:
                 component.rounds = []
             component.rounds.append(begun.arrived)
             if not self.renew(component):
                 self._arrive(component)
-        return None if begun.done.done() else begun.done
+        if first + BATCH_RUNS < len(too_old):
+            self._runner.loop.call_soon(self._join, begun, too_old, first + BATCH_RUNS)
 
     def drop(self, component: Component) -> None:
         """Want no more of a component that was removed."""

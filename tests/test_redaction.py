@@ -30,7 +30,11 @@ TEXTS = [
     f"x-api-key: {SECRET}",
     f"AUTH {SECRET}",
     f"CREATE USER u IDENTIFIED BY '{SECRET}'",
-    f"Cookie: session={SECRET}",
+    f"Cookie: theme=dark; sid={SECRET}",
+    f"mysqldump --password {SECRET} orders",
+    f"passphrase={SECRET}",
+    f"{{'pass': '{SECRET}'}}",
+    f"https://hooks.slack.com/services/T000/B000/{SECRET}",
     f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----",
 ]
 
@@ -91,7 +95,19 @@ def test_ten_megabytes_cost_no_more_than_a_page() -> None:
 
 
 @pytest.mark.parametrize(
-    "hostile", ["a=" * 8000, "://" * 5000, "?x=" * 5000, "'" * 16000, "auth " * 3000, "eyJ" * 5000]
+    "hostile",
+    [
+        "a=" * 8000,
+        "://" * 5000,
+        "ab://" * 4000,
+        "eyJaaaaaaaa-" * 1400,
+        "-----BEGIN A" * 1400,
+        "pass" * 4000,
+        "?x=" * 5000,
+        "'" * 16000,
+        "auth " * 3000,
+        "eyJ" * 5000,
+    ],
 )
 def test_no_text_makes_redaction_slow(hostile: str) -> None:
     """Its patterns are bounded: a hostile message is a message like any other."""
@@ -99,7 +115,7 @@ def test_no_text_makes_redaction_slow(hostile: str) -> None:
 
     begun = time.process_time()
     redact(hostile)
-    assert time.process_time() - begun < 1.0
+    assert time.process_time() - begun < 0.2
 
 
 def test_an_exception_that_cannot_be_described_is_said_to_be_one() -> None:
