@@ -47,12 +47,13 @@ class Runner:
         self._backlog: deque[Run] = deque()
         self._begun = 0
         self._began_at = 0.0
+        self._closed = False
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work on this loop from now on; what the loop before it left unfinished is dropped."""
         self.loop = loop
         self._deadlines = _Deadlines(self)
-        self._relieving = False
+        self._relieving = self._closed = False
         self._backlog.clear()
         self._begun = 0
         for run in list(self.live):
@@ -77,6 +78,8 @@ class Runner:
     def begin(self, run: Run) -> None:
         """Begin a run now, unless it was dropped meanwhile or an earlier one is still alive."""
         slot = run.slot
+        if self._closed:
+            run.cancel()
         if run.ended is None:
             return
         if slot.abandoned is not None:
@@ -109,7 +112,8 @@ class Runner:
         return self._local_threads if slot.local else self._threads
 
     async def close(self) -> None:
-        """End everything that lives, as far as Python lets anyone."""
+        """End everything that lives, as far as Python lets anyone; nothing more begins until the next `attach`."""
+        self._closed = True
         while self._backlog:
             self._backlog.popleft().cancel()
         try:

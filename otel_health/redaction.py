@@ -13,7 +13,7 @@ _MAX_READ: Final = 4 * MAX_LENGTH
 _WITHHELD: Final = "***"
 _SECRET_NAME: Final = (
     r"[\w.-]{0,40}(?:passwo?r?d|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|"
-    r"account[_-]?key|credentials?|signature|sig|auth|session|(?<![a-z])pass(?![a-z]))[\w.-]{0,40}"
+    r"account[_-]?key|credentials?|signature|sig|auth|session)[\w.-]{0,40}"
 )
 _USER: Final = r"(?i)\b([a-z][a-z0-9+.-]{1,30}://)"
 _RULES: Final = (
@@ -28,6 +28,7 @@ _RULES: Final = (
         rf"(?i)(['\"]?\b{_SECRET_NAME}['\"]?\s{{0,8}}[:=]\s{{0,8}})(\"[^\"]*\"?|'[^']*'?|[^\s,;&)}}\]]+)",
         rf"\1{_WITHHELD}",
     ),
+    (r"(?i)(['\"]pass['\"]\s?:\s?|\bpass\s?=\s?)[^\s,;&)}\]]+", rf"\1{_WITHHELD}"),
     (r"(?i)(--?(?:password|passwd|pass|token|secret|key)[ \t]+)\S+", rf"\1{_WITHHELD}"),
     (r"(?i)\b(identified by|with password|requirepass|masterauth)\s+\S+", rf"\1 {_WITHHELD}"),
     (r"(?i)\b(auth)\s+(?!error|failed|fail|required|is|was|not)\S+(\s+\S+)?", rf"\1 {_WITHHELD}"),

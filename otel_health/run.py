@@ -240,11 +240,11 @@ class Run:
             self._account(begun, host.clock())
             try:
                 self.value = await self._sliced(coroutine, suspended)  # type: ignore[misc, unused-ignore]
-            except asyncio.CancelledError as cancelled:
-                if self._foreign and _cancelling(self.task) > 0:
+            except (asyncio.CancelledError, GeneratorExit) as ended:
+                if self._foreign and (isinstance(ended, GeneratorExit) or _cancelling(self.task) > 0):
                     self._withdraw()
                     raise
-                self.exception = cancelled
+                self.exception = ended
             except BaseException as raised:  # noqa: BLE001 - as above.
                 self.exception = raised
             begun = host.clock()
@@ -276,7 +276,8 @@ class Run:
             except BaseException as exception:
                 if _cancelling(task) > self._cancels:
                     self._foreign = True
-                if self._stopped or (self.ended is None and (self._foreign or isinstance(exception, GeneratorExit))):
+                closed = self._stopped or isinstance(exception, GeneratorExit)
+                if closed or (self.ended is None and self._foreign):
                     self._foreign = True
                     _close(coroutine)
                     raise
