@@ -4,7 +4,7 @@ PORT ?= 8000
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint services services-stop matrix clean
+.PHONY: help run test lint services services-stop matrix clean bench soak
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,15 @@ services-stop: ## Stop the servers and forget their data
 matrix: ## Run the tests on every Python found, with the newest and the oldest dependencies
 	@$(PYTHON) scripts/matrix $(ARGS)
 
+bench: ## Take every figure and write them into the README
+	@scripts/services install
+	@scripts/venv .venv-bench examples,test,bench
+	.venv-bench/bin/python -m tests.benchmarks $(ARGS)
+
+soak: ## Hold the fault gates at full length; ARGS="--scale 0.02" for the short form
+	@scripts/venv .venv examples,test
+	.venv/bin/python -m tests.soak $(ARGS)
+
 clean: ## Remove what was made here, except running servers
-	rm -rf .venv .venvs .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-bench .venvs .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
 from dataclasses import replace
@@ -342,7 +342,7 @@ class Checker:
         """Whether its metrics show: while it is open, or renews on demand on a loop that lives."""
         return self.is_open or (self._loop is not None and not self._loop.is_closed())
 
-    def states(self) -> list[tuple[Sampled, ComponentState]]:
+    def states(self) -> Sequence[tuple[Sampled, ComponentState]]:
         """Every component with its state as it stands."""
         return self._registry.states()
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from otel_health.http import render
@@ -223,14 +223,31 @@ class HealthApp:
 Lifespan = Callable[[Receive, Send], Awaitable[None]]
 
 
+class ProbeRoute(Route):
+    """Everything at and below one probe's path, whatever its bytes: no redirect, and no 404 but the probe's own."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Compare the path as it is; a pattern would leave paths with line breaks to others."""
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        path = _path(scope)
+        below = path[len(self.path) :]
+        if not path.startswith(self.path) or below[:1] not in ("", "/"):
+            return Match.NONE, {}
+        return Match.FULL, {"endpoint": self.endpoint, "path_params": {"component": below[1:]}}
+
+
 def routes(source: Source, prefix: str, details: Details, authorize: Authorize | None) -> list[BaseRoute]:
     """Return the Starlette routes of every probe known now, and of all that stands below it."""
-    found: list[BaseRoute] = []
-    for probe in source.probes:
-        endpoint = ProbeEndpoint(source, probe, details, authorize)
-        found.append(Route(f"{prefix}/{probe}", endpoint, name=probe, include_in_schema=False))
-        found.append(Route(f"{prefix}/{probe}/{{component:path}}", endpoint, include_in_schema=False))
-    return found
+    return [
+        ProbeRoute(
+            f"{prefix}/{probe}",
+            ProbeEndpoint(source, probe, details, authorize),
+            name=probe,
+            include_in_schema=False,
+        )
+        for probe in source.probes
+    ]
 
 
 def require_details(details: object, authorize: object) -> None:

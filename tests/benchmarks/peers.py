@@ -90,8 +90,7 @@ def svcs(number: int) -> ASGIApp:
 
     services = [type(f"Service{each}", (), {}) for each in range(number)]
 
-    @svcs.starlette.lifespan
-    async def lifespan(_: Starlette, registry: svcs.Registry) -> AsyncGenerator[dict[str, object], None]:
+    async def opened(_: Starlette, registry: svcs.Registry) -> AsyncGenerator[dict[str, object], None]:
         for service in services:
             registry.register_value(service, service(), ping=nothing)
         yield {}
@@ -107,7 +106,9 @@ def svcs(number: int) -> ASGIApp:
         return JSONResponse({"ok": ok, "failing": failing}, status_code=500 if failing else 200)
 
     return Starlette(
-        routes=[Route("/health", healthy)], lifespan=lifespan, middleware=[Middleware(svcs.starlette.SVCSMiddleware)]
+        routes=[Route("/health", healthy)],
+        lifespan=svcs.starlette.lifespan(opened),
+        middleware=[Middleware(svcs.starlette.SVCSMiddleware)],
     )
 
 

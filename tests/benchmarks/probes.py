@@ -56,10 +56,12 @@ def figures(seconds: float, rounds: int) -> Figures:
     measured: dict[bool, dict[int, list[Rates]]] = {True: {}, False: {}}
     for number in NUMBERS:
         kinds = [*OURS, *(versions if number <= MOST_FOR_PEERS else ())]
-        for _ in range(rounds):
-            turn = {kind: rates(kind, number, seconds) for kind in kinds}
+        for turn in range(rounds):
+            # There and back, so that what drifts within a round touches both sides of a ratio alike.
+            driven_now = kinds[::-1] if turn % 2 else kinds
+            taken = {kind: rates(kind, number, seconds) for kind in driven_now}
             for keep, of_number in measured.items():
-                of_number.setdefault(number, []).append({kind: turn[kind][keep] for kind in kinds})
+                of_number.setdefault(number, []).append({kind: taken[kind][keep] for kind in kinds})
     return {
         "kept_open": {number: ratios(taken) for number, taken in measured[True].items()},
         "one_each": {number: ratios(taken) for number, taken in measured[False].items()},

@@ -27,7 +27,7 @@ def checker_of(number: int) -> Checker:
 
 
 class Constant:
-    """An ASGI endpoint that always sends the same bytes, which no other can beat."""
+    """An ASGI endpoint that always sends the same bytes."""
 
     def __init__(self, body: bytes) -> None:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -83,12 +83,13 @@ def short(number: int) -> ASGIApp:
     return Starlette(routes=checker.routes(details="status"), lifespan=checker.lifespan)
 
 
+# What is compared stands side by side, as it is driven.
 APPS: Final[dict[str, Callable[[int], ASGIApp]]] = {
-    "starlette": starlette,
+    "asgi": asgi,
     "raw": raw,
+    "starlette": starlette,
     "constant": constant,
     "routes": routes,
-    "asgi": asgi,
     "demand": demand,
     "text": routes,
     "short": short,

@@ -1,4 +1,5 @@
 """Verdicts expire by themselves, however the scheduler dies, and the wall clock decides nothing."""
+# ruff: noqa: N802 - a gate is named after its goal.
 
 import asyncio
 import json
@@ -10,7 +11,8 @@ import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
@@ -52,9 +54,7 @@ class Subject:
     def __init__(self) -> None:
         self.reader = InMemoryMetricReader()
         self.beating = Beating()
-        self.checker = silent_checker(
-            interval=INTERVAL, timeout=TIMEOUT, meter_provider=MeterProvider([self.reader])
-        )
+        self.checker = silent_checker(interval=INTERVAL, timeout=TIMEOUT, meter_provider=MeterProvider([self.reader]))
         self.checker.add("beating", self.beating)
 
     async def get(self) -> int:
@@ -74,7 +74,9 @@ class FaultyLoop(asyncio.SelectorEventLoop):
 
     broken = False
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, **options: Any) -> asyncio.TimerHandle:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, **options: Any
+    ) -> asyncio.TimerHandle:
         """Call at a time, or raise then."""
 
         def call() -> None:
@@ -240,19 +242,15 @@ def _stopped() -> float:
 
 
 def _seconds(iso: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(iso).timestamp()
 
 
 def _until_ready(url: str) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        try:
+        with suppress(URLError):
             if _fetch(url)[0] == 200:
                 return
-        except URLError:
-            pass
         time.sleep(0.02)
     raise TimeoutError("the service did not become ready")
 
@@ -289,7 +287,6 @@ async def _jumps(rounds: int) -> Figure:
 
     checker.add("passes", slow)
     checker.add("fails", failing, critical=False)
-    checker.add("thread", lambda: None)
     async with checker:
         await asyncio.sleep(5.0)
         checker.subscribe(transitions.append)

@@ -40,9 +40,9 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def library_threads() -> int:
-    """How many threads the library has now."""
-    return sum(thread.name.startswith("otel_health") for thread in threading.enumerate())
+def library_threads() -> set[str]:
+    """The names of the threads that the library has now."""
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("otel_health")}
 
 
 def open_files() -> int:

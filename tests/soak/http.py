@@ -1,1 +1,229 @@
-"""To come."""
+"""Methods, caching and exclusion: every answer says the same, and none says too much."""
+# ruff: noqa: N802 - a gate is named after its goal.
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+from httpx2 import ASGITransport, AsyncClient, Response
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+
+from otel_health import Checker
+from tests.doubles import failing, passing
+from tests.servers import free_port
+from tests.soak.figure import Figure, scaled, silent_checker
+
+NAMES: Final = ("postgres", "redis", "queue")
+METHODS: Final = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
+PATHS: Final = (
+    *("/livez", "/readyz", "/startupz", "/healthz", "/readyz/", "/readyz/postgres", "/readyz/redis/", "/healthz/queue"),
+    *("/readyz/nobody", "/readyz/a/b", "/nothing", "/", "/readyz?exclude=redis", "/readyz?verbose"),
+    "/readyz?" + "&".join(f"exclude=n{number}" for number in range(33)),
+)
+
+
+def subject() -> Checker:
+    """A Checker of three components, one of which fails."""
+    checker = silent_checker(ttl=3600.0)
+    checker.add("postgres", passing())
+    checker.add("redis", failing(ConnectionError("refused by 10.0.0.7")))
+    checker.add("queue", passing(), critical=False)
+    return checker
+
+
+def apps(checker: Checker) -> dict[str, Any]:
+    """Every way to serve it."""
+    return {"asgi": checker.asgi(), "routes": Starlette(routes=checker.routes())}
+
+
+def client_of(app: Any) -> AsyncClient:
+    """A client of an application in this process."""
+    return AsyncClient(transport=ASGITransport(app=app), base_url="http://soak")
+
+
+def gate_S7(scale: float) -> Figure:
+    """Caching and methods: nobody on the way may keep an answer; HEAD is GET without a body."""
+    answers, wrong = asyncio.run(_methods())
+    flips = _behind_nginx(scaled(1000, scale, 20)) if shutil.which("nginx") else None
+    behind = "nginx is not installed" if flips is None else f"{flips} stale behind nginx"
+    return Figure(
+        "S7",
+        "no-store on 100 %, HEAD = GET, other methods 405 with Allow, 0 stale answers behind a cache",
+        f"{answers} answers, {len(wrong)} wrong {sorted(set(wrong))[:5] or ''}; {behind}",
+        not wrong and not flips,
+    )
+
+
+async def _methods() -> tuple[int, list[str]]:
+    checker, wrong, answers = subject(), [], 0
+    await checker.run()
+    for kind, app in apps(checker).items():
+        async with client_of(app) as client:
+            for path in PATHS:
+                if kind == "routes" and path in ("/nothing", "/"):
+                    continue  # Starlette's own answer, and none of ours.
+                for accept in ("*/*", "text/plain", "application/json", "text/html"):
+                    headers = {"accept": accept}
+                    got = await client.get(path, headers=headers)
+                    head = await client.head(path, headers=headers)
+                    answers += 2
+                    if not (_unkept(got) and _unkept(head)):
+                        wrong.append(f"{kind} {path}: may be kept")
+                    if head.status_code != got.status_code or head.headers != got.headers or head.content:
+                        wrong.append(f"{kind} HEAD {path}")
+                for method in METHODS:
+                    other = await client.request(method, path)
+                    answers += 1
+                    if not _unkept(other):
+                        wrong.append(f"{kind} {method} {path}: may be kept")
+                    allowed = {each.strip() for each in other.headers.get("allow", "").split(",")}
+                    refused = other.status_code == 405 and allowed == {"GET", "HEAD"}
+                    if path not in ("/nothing", "/") and not refused:
+                        wrong.append(f"{kind} {method} {path}: {other.status_code}")
+    return answers, wrong
+
+
+def _unkept(response: Response) -> bool:
+    return response.headers.get("cache-control") == "no-store"
+
+
+SERVED: Final = """
+import logging, sys, uvicorn
+from pathlib import Path
+from otel_health import Checker
+checker = Checker(ttl=1e-9, logger=logging.Logger("silent", logging.CRITICAL))
+checker.add("flag", lambda: Path(sys.argv[2]).exists())
+uvicorn.run(checker.asgi(), port=int(sys.argv[1]), log_level="critical")
+"""
+NGINX: Final = """
+daemon off; pid {directory}/pid; error_log {directory}/log;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+  proxy_cache_path {directory}/cache keys_zone=probes:1m;
+  server {{
+    listen 127.0.0.1:{front};
+    location / {{ proxy_pass http://127.0.0.1:{back}; proxy_cache probes; proxy_cache_valid any 1h; }}
+  }}
+}}
+"""
+
+
+def _behind_nginx(flips: int) -> int:
+    """Return how many answers were stale of a service behind a proxy that caches what it may."""
+    stale = 0
+    with tempfile.TemporaryDirectory() as name:
+        directory, front, back = Path(name), free_port(), free_port()
+        flag, config = directory / "flag", directory / "nginx.conf"
+        config.write_text(NGINX.format(directory=directory, front=front, back=back))
+        service = subprocess.Popen([sys.executable, "-c", SERVED, str(back), str(flag)])
+        proxy = subprocess.Popen(["nginx", "-c", str(config)])
+        try:
+            url = f"http://127.0.0.1:{front}/readyz"
+            until(lambda: status_of(url) == 503)
+            for _ in range(flips):
+                flag.unlink() if flag.exists() else flag.touch()
+                stale += status_of(url) != (200 if flag.exists() else 503)
+        finally:
+            for process in (proxy, service):
+                process.terminate()
+                process.wait()
+    return stale
+
+
+def status_of(url: str) -> int:
+    try:
+        with urlopen(url, timeout=5) as response:
+            return int(response.status)
+    except HTTPError as error:
+        return error.code
+    except URLError:
+        return 0
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)
+
+
+def gate_S6(scale: float) -> Figure:
+    """Exclusion and components: bounded, never reflected where nothing is known, nothing beyond the root's answer."""
+    cases = scaled(5000, scale)
+    wrong: list[str] = []
+    counted: dict[int, int] = {}
+    with asyncio.Runner() as runner:
+        checker = subject()
+        runner.run(checker.run())
+        served = apps(checker)
+        reported = json.loads(runner.run(_get(served["asgi"], "/readyz")).content)
+
+        @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(
+            st.sampled_from(sorted(served)),
+            st.lists(
+                st.sampled_from(NAMES) | st.text(max_size=60) | st.text("x", min_size=200, max_size=400), max_size=40
+            ),
+        )
+        def excluded(app: str, names: list[str]) -> None:
+            response = runner.run(_get(served[app], "/readyz?" + urlencode([("exclude", name) for name in names])))
+            counted[response.status_code] = counted.get(response.status_code, 0) + 1
+            if response.status_code != _ought_to_answer(names):
+                wrong.append(f"exclude: {response.status_code}")
+            if response.status_code == 400 and any(len(name) > 5 and name in response.text for name in names):
+                wrong.append("400 reflects")
+
+        @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(st.sampled_from(sorted(served)), st.sampled_from(NAMES) | st.text(min_size=1, max_size=60))
+        def component(app: str, name: str) -> None:
+            response = runner.run(_get(served[app], "/readyz/" + quoted(name)))
+            counted[response.status_code] = counted.get(response.status_code, 0) + 1
+            known = name.removesuffix("/") in NAMES
+            if known:
+                name = name.removesuffix("/")
+                if json.loads(response.content)["checks"] != {name: reported["checks"][name]}:
+                    wrong.append("a component says more than the root")
+            elif name.strip("/") and (response.status_code, response.content) != (404, b"not found\n"):
+                wrong.append(f"unknown: {response.status_code} {name!r}")
+
+        excluded()
+        component()
+    return Figure(
+        "S6",
+        "<= 32 names and 1 KiB, else 400; unknown: a constant 404; a component discloses no more than the root",
+        f"{sum(counted.values())} requests {dict(sorted(counted.items()))}, {len(wrong)} wrong {wrong[:3] or ''}",
+        not wrong and {200, 400, 404, 503} <= counted.keys(),
+    )
+
+
+async def _get(app: Any, target: str) -> Response:
+    async with client_of(app) as client:
+        return await client.get(target)
+
+
+def quoted(name: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in name.encode("utf-8", "surrogatepass"))
+
+
+def _ought_to_answer(names: list[str]) -> int:
+    distinct = {name for name in names if name}
+    if len(distinct) > 32 or sum(len(name.encode()) for name in distinct) > 1024:
+        return 400
+    if len(urlencode([("exclude", name) for name in names])) > 8192:
+        return 400
+    return 200 if "redis" in distinct else 503

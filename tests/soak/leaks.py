@@ -1,4 +1,5 @@
 """A million runs leave nothing behind."""
+# ruff: noqa: N802 - a gate is named after its goal.
 
 import asyncio
 import threading
@@ -8,8 +9,16 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from tests.doubles import failing, hanging, passing
-from tests.soak.figure import MEBIBYTE, Figure, open_files, resident_bytes, scaled, series_of, silent_checker
-from tests.soak.figure import virtual_checker
+from tests.soak.figure import (
+    MEBIBYTE,
+    Figure,
+    open_files,
+    resident_bytes,
+    scaled,
+    series_of,
+    silent_checker,
+    virtual_checker,
+)
 from tests.virtual import VirtualLoop
 
 CHECKS: Final = 100
