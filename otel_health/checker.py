@@ -32,8 +32,14 @@ from otel_health.check import (
 from otel_health.compose import set_once
 from otel_health.events import SLOW_SHARE, TRACE, Events, Trace
 from otel_health.execution import Runner
-from otel_health.http import endpoints
-from otel_health.http.endpoints import Authorize, HealthApp, ProbeEndpoint
+from otel_health.http.endpoints import (
+    Authorize,
+    Endpoints,
+    HealthApp,
+    ProbeEndpoint,
+    ProbeRoutes,
+    require_details,
+)
 from otel_health.http.render import Details, Service
 from otel_health.metrics import Sampled, instruments_of
 from otel_health.quiet import quiet_context
@@ -245,6 +251,10 @@ class Checker:
         """Return one component's state by its own status; None where the probe does not ask it."""
         return self._registry.report_one(probe, component)
 
+    def expires_at(self, probe: str) -> float:
+        """Return when the first of the probe's states stops being believed: seconds on the monotonic clock."""
+        return self._registry.expires_at(probe)
+
     # Running in the background.
 
     async def __aenter__(self) -> Self:
@@ -305,25 +315,25 @@ class Checker:
             ValueError: Nobody knows this probe (register its checks first), or `details` is none of the three.
         """
         self._registry.asked_by(probe)
-        endpoints.require_details(details, authorize)
+        require_details(details, authorize)
         return ProbeEndpoint(self, probe, details, authorize)
 
     def routes(
         self, prefix: str = "", *, details: Details = "names", authorize: Authorize | None = None
     ) -> list[BaseRoute]:
-        """Return Starlette routes for every probe known now; see `handler`."""
-        endpoints.require_details(details, authorize)
+        """Return the Starlette routes of every probe, as one that is cheap to pass by; see `handler`."""
+        require_details(details, authorize)
         if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
             raise ValueError(f"prefix={prefix!r} must begin with '/' and not end with it, such as '/health'")
-        return endpoints.routes(self, prefix, details, authorize)
+        return [ProbeRoutes(Endpoints(self, details, authorize), prefix)]
 
     def asgi(self, *, details: Details = "names", authorize: Authorize | None = None) -> HealthApp:
         """Return an ASGI application of every probe, to be mounted anywhere or served by itself; see `handler`.
 
         Served by itself it opens the Checker for as long as the server lives.
         """
-        endpoints.require_details(details, authorize)
-        return HealthApp(self, details, authorize, self._serve_lifespan)
+        require_details(details, authorize)
+        return HealthApp(Endpoints(self, details, authorize), self._serve_lifespan)
 
     # What the endpoints and the metrics read.
 

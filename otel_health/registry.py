@@ -176,6 +176,10 @@ class Registry:
         expires_at = min((s.expires_at for s in found.values()), default=float("inf"))
         return HealthReport(probe, status, MappingProxyType(found), expires_at)
 
+    def expires_at(self, probe: str) -> float:
+        """When the first state of those that a probe asks stops being believed."""
+        return min((component.state.expires_at for component in self.asked_by(probe)), default=float("inf"))
+
     def report_one(self, probe: str, name: str) -> HealthReport | None:
         """The answer for one component by its own status; None where the probe does not ask it."""
         for component in self.asked_by(probe):

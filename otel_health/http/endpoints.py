@@ -4,11 +4,12 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Collection
 from functools import lru_cache
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
+from starlette.datastructures import URLPath
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
 from otel_health.http import render
@@ -17,6 +18,9 @@ from otel_health.report import HealthReport
 
 Authorize = Callable[[Request], bool | Awaitable[bool]]
 """Whether a caller may see everything; only an answer of exactly True counts."""
+
+Lifespan = Callable[[Receive, Send], Awaitable[None]]
+"""Speaks ASGI's lifespan protocol."""
 
 MAX_EXCLUDED: Final = 32
 MAX_EXCLUDED_BYTES: Final = 1024
@@ -38,6 +42,7 @@ class Source(Protocol):
     def renewal(self, probe: str, only: str | None = None) -> "asyncio.Future[None] | None": ...
     def report(self, probe: str, *, exclude: Collection[str] = ()) -> HealthReport: ...
     def report_one(self, probe: str, component: str) -> HealthReport | None: ...
+    def expires_at(self, probe: str) -> float: ...
     def fault(self, message: str, *arguments: object) -> None: ...
 
 
@@ -96,12 +101,34 @@ class ProbeEndpoint:
 
     async def answer(self, scope: Scope, send: Send, below: str) -> None:
         """Answer one request for the probe, or for what stands below it: one of its components."""
-        if scope["method"] not in ("GET", "HEAD"):
-            await _send(NOT_ALLOWED, scope, send)
-        else:
-            await _send(await self._answer(scope, below.removesuffix("/") or None), scope, send)
+        component = below.removesuffix("/") or None
+        answer = self._kept(scope, component) or await self._made(scope, component)
+        await send(answer.start)
+        await send(answer.head if scope["method"] == "HEAD" else answer.body)
 
-    async def _answer(self, scope: Scope, component: str | None) -> Page:
+    def _kept(self, scope: Scope, component: str | None) -> Page | None:
+        """The answer that was given before, if it still holds and nothing has to be asked or waited for."""
+        query = scope["query_string"]
+        if self._authorize is not None or (query and query != b"verbose") or scope["method"] not in ("GET", "HEAD"):
+            return None
+        source = self._source
+        key = (render.TEXT if query else accepted(_header(scope, b"accept")), component)
+        kept = self._pages.get(key)
+        if kept is None or source.renewal(self._probe, component) is not None or self._version != source.version:
+            return None
+        if source.now() < kept.expires_at:
+            return kept
+        # Nothing has changed but the time. Where results have come since, what was rendered stands as it is.
+        expires_at = source.expires_at(self._probe)
+        if source.now() >= expires_at:
+            return None
+        kept = self._pages[key] = kept._replace(expires_at=expires_at)
+        return kept
+
+    async def _made(self, scope: Scope, component: str | None) -> Page:
+        """The answer to anything else: authorise, parse, renew within the budget, render."""
+        if scope["method"] not in ("GET", "HEAD"):
+            return NOT_ALLOWED
         source = self._source
         asked_at = source.now()
         details = self._details
@@ -109,9 +136,9 @@ class ProbeEndpoint:
             details = "full"
         if component is not None and (details == "status" or source.report_one(self._probe, component) is None):
             return NOT_FOUND
-        query = scope["query_string"]
         media_type = accepted(_header(scope, b"accept"))
         excluded: tuple[str, ...] = ()
+        query = scope["query_string"]
         if query:
             parsed = parse_query(bytes(query))
             if parsed is None:
@@ -119,8 +146,8 @@ class ProbeEndpoint:
             verbose, excluded = parsed
             if verbose:
                 media_type = render.TEXT
-        if details == "status":
-            excluded = ()  # Whether a name changes the verdict is more than the verdict alone.
+            if details == "status":
+                excluded = ()  # Whether a name changes the verdict is more than the verdict alone.
         renewal = source.renewal(self._probe, component)
         if renewal is not None:
             budget = source.answer_within - (source.now() - asked_at)
@@ -130,12 +157,11 @@ class ProbeEndpoint:
         if self._version != source.version:
             self._version = source.version
             self._pages.clear()
-        key = (media_type, component)
-        kept = self._pages.get(key)
+        kept = self._pages.get((media_type, component))
         if kept is None or source.now() >= kept.expires_at:
             kept = self._render(media_type, component, details, ())
             if kept is not NOT_FOUND:
-                self._pages[key] = kept
+                self._pages[media_type, component] = kept
         return kept
 
     def _render(self, media_type: str, component: str | None, details: Details, exclude: tuple[str, ...]) -> Page:
@@ -188,15 +214,30 @@ class ProbeEndpoint:
         self._source.fault("authorize raised %s for %s; details are withheld", type(error).__name__, self._probe)
 
 
-class HealthApp:
-    """All probes of a Checker as one ASGI application, for any framework or none."""
+class Endpoints:
+    """The endpoint of each probe, made when it is first asked for."""
 
-    def __init__(self, source: Source, details: Details, authorize: Authorize | None, lifespan: "Lifespan") -> None:
+    def __init__(self, source: Source, details: Details, authorize: Authorize | None) -> None:
         self._source = source
         self._details: Details = details
         self._authorize = authorize
+        self._made: dict[str, ProbeEndpoint] = {}
+
+    def find(self, path: str) -> tuple[ProbeEndpoint | None, str]:
+        """The endpoint for a path such as `/readyz/postgres`, and what stands below the probe."""
+        probe, _, below = path.removeprefix("/").partition("/")
+        endpoint = self._made.get(probe)
+        if endpoint is None and probe in self._source.probes:
+            endpoint = self._made[probe] = ProbeEndpoint(self._source, probe, self._details, self._authorize)
+        return endpoint, below
+
+
+class HealthApp:
+    """All probes of a Checker as one ASGI application, for any framework or none."""
+
+    def __init__(self, endpoints: Endpoints, lifespan: Lifespan) -> None:
+        self._endpoints = endpoints
         self._lifespan = lifespan
-        self._endpoints: dict[str, ProbeEndpoint] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or keep the Checker open for as long as the server lives."""
@@ -206,48 +247,47 @@ class HealthApp:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        probe, _, below = _path(scope).removeprefix("/").partition("/")
-        endpoint = self._endpoint(probe)
-        if endpoint is None:
-            await _send(NOT_FOUND, scope, send)
-        else:
+        endpoint, below = self._endpoints.find(_path(scope))
+        if endpoint is not None:
             await endpoint.answer(scope, send, below)
-
-    def _endpoint(self, probe: str) -> ProbeEndpoint | None:
-        endpoint = self._endpoints.get(probe)
-        if endpoint is None and probe in self._source.probes:
-            endpoint = self._endpoints[probe] = ProbeEndpoint(self._source, probe, self._details, self._authorize)
-        return endpoint
+            return
+        await send(NOT_FOUND.start)
+        await send(NOT_FOUND.head if scope["method"] == "HEAD" else NOT_FOUND.body)
 
 
-Lifespan = Callable[[Receive, Send], Awaitable[None]]
+class ProbeRoutes(BaseRoute):
+    """All probes of a Checker as one Starlette route.
 
+    One, and no pattern: requests for the application's own routes pass it at the price of a comparison, there is no
+    redirect, and whatever stands below a probe is answered by the probe.
+    """
 
-class ProbeRoute(Route):
-    """Everything at and below one probe's path, whatever its bytes: no redirect, and no 404 but the probe's own."""
+    def __init__(self, endpoints: Endpoints, prefix: str) -> None:
+        self._endpoints = endpoints
+        self._prefix = prefix
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Compare the path as it is; a pattern would leave paths with line breaks to others."""
+        """Whether this is a request for a probe, or for what stands below one."""
         if scope["type"] != "http":
             return Match.NONE, {}
         path = _path(scope)
-        below = path[len(self.path) :]
-        if not path.startswith(self.path) or below[:1] not in ("", "/"):
+        if not path.startswith(self._prefix):
             return Match.NONE, {}
-        return Match.FULL, {"endpoint": self.endpoint, "path_params": {"component": below[1:]}}
+        endpoint, below = self._endpoints.find(path[len(self._prefix) :])
+        if endpoint is None:
+            return Match.NONE, {}
+        return Match.FULL, {"endpoint": endpoint, "path_params": {"component": below}}
 
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request that matched."""
+        await scope["endpoint"](scope, receive, send)
 
-def routes(source: Source, prefix: str, details: Details, authorize: Authorize | None) -> list[BaseRoute]:
-    """Return the Starlette routes of every probe known now, and of all that stands below it."""
-    return [
-        ProbeRoute(
-            f"{prefix}/{probe}",
-            ProbeEndpoint(source, probe, details, authorize),
-            name=probe,
-            include_in_schema=False,
-        )
-        for probe in source.probes
-    ]
+    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
+        """Return the path of a probe by its name, and of a component below it."""
+        component = path_params.pop("component", "")
+        if path_params or self._endpoints.find(name)[0] is None:
+            raise NoMatchFound(name, path_params)
+        return URLPath(f"{self._prefix}/{name}" + (f"/{component}" if component else ""), protocol="http")
 
 
 def require_details(details: object, authorize: object) -> None:
@@ -304,11 +344,6 @@ def parse_query(query: bytes) -> tuple[bool, tuple[str, ...]] | None:
     if len(names) > MAX_EXCLUDED or sum(len(name.encode()) for name in names) > MAX_EXCLUDED_BYTES:
         return None
     return any(key == "verbose" for key, _ in pairs), names
-
-
-async def _send(answer: Page, scope: Scope, send: Send) -> None:
-    await send(answer.start)
-    await send(answer.head if scope["method"] == "HEAD" else answer.body)
 
 
 def _path(scope: Scope) -> str:

@@ -29,7 +29,17 @@ NAMES: Final = ("postgres", "redis", "queue")
 METHODS: Final = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
 PATHS: Final = (
     *("/livez", "/readyz", "/startupz", "/healthz", "/readyz/", "/readyz/postgres", "/readyz/redis/", "/healthz/queue"),
-    *("/readyz/nobody", "/readyz/a/b", "/nothing", "/", "/readyz?exclude=redis", "/readyz?verbose"),
+    *(
+        "/readyz/nobody",
+        "/readyz/a/b",
+        "/readyz/a%0Ab",
+        "/readyz/%00",
+        "/readyz/..%2Fhealthz",
+        "/nothing",
+        "/",
+        "/readyz?exclude=redis",
+        "/readyz?verbose",
+    ),
     "/readyz?" + "&".join(f"exclude=n{number}" for number in range(33)),
 )
 

@@ -108,7 +108,10 @@ _numbers = itertools.count()
 
 
 class Connection:
-    """A kept-alive connection that asks one probe after the other; a client library would cost more than the server does."""
+    """A kept-alive connection that asks one probe after the other.
+
+    A client library would cost more than the server does.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port

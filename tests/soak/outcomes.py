@@ -146,7 +146,9 @@ NUMBERS: Final = st.one_of(
     st.decimals(),
     st.fractions(),
 )
-NAMES: Final = st.one_of(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True), st.text(max_size=70))
+FINITE: Final = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70)
+WELL_NAMED: Final = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True)
+NAMES: Final = WELL_NAMED | st.text(max_size=70)
 VALUES: Final[st.SearchStrategy[Any]] = st.one_of(
     st.none(),
     st.booleans(),
@@ -160,7 +162,10 @@ VALUES: Final[st.SearchStrategy[Any]] = st.one_of(
     st.sampled_from([len, Hostile, ..., NotImplemented, iter(())]),
     st.lists(st.none() | NUMBERS),
     st.tuples(st.booleans()),
-    st.dictionaries(NAMES, NUMBERS, max_size=20),
+    st.dictionaries(WELL_NAMED, FINITE, max_size=17),
+    st.dictionaries(WELL_NAMED, FINITE | st.booleans(), min_size=1, max_size=3),
+    st.dictionaries(WELL_NAMED, NUMBERS, max_size=3),
+    st.dictionaries(NAMES, FINITE, max_size=20),
     st.dictionaries(NAMES | st.integers(), NUMBERS | st.booleans() | st.none() | st.text(), max_size=4),
 )
 
