@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route
 
 from otel_health import Checker, Degraded, Failed
+from otel_health.http import render
 from otel_health.http.endpoints import accepted, parse_query
+from otel_health.http.render import Service
 from tests.doubles import Blocking, Switch, eventually, failing, hanging, passing
 
 SECRET = "hunter2"
@@ -148,6 +151,70 @@ async def test_details_full() -> None:
     assert postgres["time"].endswith("Z")
     assert body["checks"]["queue:backlog"][0]["observedValue"] == 12
     assert SECRET not in response.text
+
+
+async def test_details_full_to_the_letter() -> None:
+    """Every key of every kind of component, in JSON and in text."""
+    stuck = Blocking()
+    checker = example()
+    checker.add("stuck", stuck, timeout=0.05)
+    checker.add("later", passing(), probes={"wellness"})
+    await checker.run("readyz")
+    report = checker.report("healthz")
+    time_of = {name: state.result.checked_at for name, state in report.components.items() if state.result is not None}
+
+    def at(seconds: float) -> str:
+        moment = datetime.fromtimestamp(seconds, UTC)
+        return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+    def entry(name: str, **more: object) -> dict[str, object]:
+        result = report.components[name].result
+        assert result is not None
+        assert result.duration is not None
+        timed = {"time": at(time_of[name]), "observedValue": round(result.duration * 1000, 3), "observedUnit": "ms"}
+        return {"since": at(report.components[name].since), **timed, **more}
+
+    body = render.as_json(report, "full", Service(version="1.2.3"))
+    text = render.as_text(report, "full")
+
+    assert json.loads(body) == {
+        "status": "fail",
+        "version": "1.2.3",
+        "output": "queue: degraded, postgres: failed, stuck: timeout, later: pending",
+        "checks": {
+            "queue": [entry("queue", status="warn", errorType="degraded", output="12 waiting")],
+            "queue:backlog": [{"observedValue": 12.0, "time": at(time_of["queue"])}],
+            "cache": [entry("cache", status="pass")],
+            "postgres": [
+                entry(
+                    "postgres",
+                    status="fail",
+                    errorType="ConnectionRefusedError",
+                    output="postgresql://***@db.internal:5432/orders refused",
+                    consecutiveFailures=1,
+                )
+            ],
+            "stuck": [
+                entry(
+                    "stuck",
+                    status="fail",
+                    errorType="timeout",
+                    output="did not end within 0.05 s",
+                    consecutiveFailures=1,
+                )
+            ],
+            "later": [{"status": "fail", "errorType": "pending", "since": at(report.components["later"].since)}],
+        },
+    }
+    assert text.decode() == (
+        "[+]queue ok: degraded: 12 waiting\n"
+        "[+]cache ok\n"
+        "[-]postgres failed: ConnectionRefusedError: postgresql://***@db.internal:5432/orders refused\n"
+        "[-]stuck failed: timeout: did not end within 0.05 s\n"
+        "[-]later failed: pending\n"
+        "healthz check failed\n"
+    )
+    stuck.let_go.set()
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/readyz?verbose", "/readyz/postgres", "/readyz/postgres?verbose"])

@@ -56,7 +56,7 @@ def gate_R1(scale: float) -> Figure:
 
 async def _hung_sync(scale: float) -> Figure:
     interval, timeout = (5.0, 3.0) if scale >= 0.2 else (1.5, 1.2)
-    wrong = await _mixed(interval, timeout, rounds=scaled(10, scale, 3))
+    wrong = await _mixed(interval, timeout, rounds=scaled(10, scale, 2))
     resident = resident_bytes()
     checker, held = silent_checker(interval=interval, timeout=timeout), Held()
     for number in range(HUNG):

@@ -1,0 +1,83 @@
+"""When a started Checker renews what."""
+
+import asyncio
+
+import pytest
+
+from otel_health.schedule import Schedule, next_delay
+from tests.virtual import now
+
+
+def test_the_next_run_is_an_interval_after_the_last_began() -> None:
+    """Plus or minus 10 %, less what has passed since; at once where that is more."""
+    delays = [next_delay(10.0, 2.0, differs=False) for _ in range(1000)]
+
+    assert min(delays) >= 7.0
+    assert max(delays) <= 9.0
+    assert max(delays) - min(delays) > 1.0
+    assert next_delay(1.0, 5.0, differs=False) == 0.0
+
+
+def test_an_outcome_that_differs_is_looked_at_again_within_a_second() -> None:
+    """Or within the interval, where that is shorter; never at once."""
+    delays = [next_delay(10.0, 9.9, differs=True) for _ in range(1000)]
+
+    assert min(delays) >= 0.5
+    assert max(delays) <= 0.95
+    assert next_delay(0.1, 0.0, differs=True) == 0.1
+
+
+@pytest.mark.virtual_time
+async def test_items_are_renewed_when_they_are_due() -> None:
+    """In the order of their due times, whatever the order in which they were put."""
+    renewed: list[tuple[str, float]] = []
+    schedule: Schedule[str] = Schedule(now, lambda item: renewed.append((item, now())))
+    schedule.put("before the start", 1.0)
+    schedule.start(asyncio.get_running_loop())
+    begun = now()
+    for item, delay in (("c", 3.0), ("a", 1.0), ("b", 2.0), ("at once", -5.0)):
+        schedule.put(item, delay)
+
+    await asyncio.sleep(10)
+
+    assert [(item, round(at - begun, 3)) for item, at in renewed] == [("at once", 0), ("a", 1), ("b", 2), ("c", 3)]
+
+
+@pytest.mark.virtual_time
+async def test_a_renewal_that_raises_ends_nothing_but_itself() -> None:
+    """The others are renewed all the same."""
+    renewed: list[str] = []
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+    def renew(item: str) -> None:
+        if item == "broken":
+            raise RuntimeError(item)
+        renewed.append(item)
+
+    schedule: Schedule[str] = Schedule(now, renew)
+    schedule.start(asyncio.get_running_loop())
+    for item in ("broken", "first", "broken", "second"):
+        schedule.put(item, 1.0)
+    schedule.put("later", 2.0)
+
+    await asyncio.sleep(3)
+
+    assert renewed == ["first", "second", "later"]
+    assert len(told) == 2
+
+
+@pytest.mark.virtual_time
+async def test_a_stopped_schedule_calls_nobody() -> None:
+    """And forgets what it had to do, even when it is started again."""
+    renewed: list[str] = []
+    schedule: Schedule[str] = Schedule(now, renewed.append)
+    schedule.start(asyncio.get_running_loop())
+    schedule.put("a", 1.0)
+    schedule.stop()
+    assert not schedule.running
+    schedule.start(asyncio.get_running_loop())
+
+    await asyncio.sleep(5)
+
+    assert renewed == []
