@@ -358,7 +358,7 @@ class Checker:
 
     def probe_statuses(self) -> dict[str, Status]:
         """The status of every probe as it stands."""
-        return {probe: self._registry.report(probe).status for probe in self._registry.probes}
+        return {probe: self._registry.status(probe) for probe in self._registry.probes}
 
     def renewal(self, probe: str, only: str | None = None) -> "asyncio.Future[None] | None":
         """Renew on demand what is too old for this probe, or for one component; what to wait for, if anything."""

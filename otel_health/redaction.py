@@ -21,6 +21,14 @@ _RULES: Final = (
     (_USER + r"[^\s/?#'\"<>@]{0,2048}@", rf"\1{_WITHHELD}@"),
     # A password may itself hold / ? # @ or quotes: take all up to the last @ of the word.
     (_USER + r"[^\s:/]{0,256}:\S{0,2048}@", rf"\1{_WITHHELD}@"),
+    (r"(?<![:\w])//[^\s/?#'\"<>@:]{0,256}:\S{0,2048}@", f"//{_WITHHELD}@"),
+    # What URL parsers say of a password that they took for a port, and old Redis of a command that it does not know.
+    (
+        r"(?i)\b((?:invalid|nonnumeric) port: |port could not be cast to integer value as |"
+        r"invalid literal for int\(\) with base \d+: )\S+",
+        rf"\1{_WITHHELD}",
+    ),
+    (r"(?i)(with args beginning with:)[^\n]*", rf"\1 {_WITHHELD}"),
     (r"(?i)([?&][\w.%-]{1,64}=)[^\s&#'\"<>]+", rf"\1{_WITHHELD}"),
     (r"(?i)\b(bearer|basic|negotiate|digest)\s+[\w+/=.~:-]{4,}", rf"\1 {_WITHHELD}"),
     (r"(?i)\b((?:set-)?cookie\s*[:=]\s*)[^\n]+", rf"\1{_WITHHELD}"),

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import MappingProxyType
 
 from otel_health import state as states
@@ -161,20 +161,36 @@ class Registry:
 
     def report(self, probe: str, exclude: Collection[str] = ()) -> HealthReport:
         """The answer of a probe as things stand."""
-        now = self._clock()
         asked = self.asked_by(probe)
         if exclude:
             asked = tuple(component for component in asked if component.name not in exclude)
-        found = {component.name: component.aged(now) for component in asked}
-        self._notice(asked, now)
-        status = states.worst(
-            states.weigh(probe, component.check, state, has_been_up=component.has_been_up)
-            for component, state in zip(asked, found.values(), strict=True)
-        )
+        found = self._aged(asked)
+        expires_at = min((state.expires_at for _, state in found), default=float("inf"))
+        components = MappingProxyType({component.name: state for component, state in found})
+        return HealthReport(probe, self._verdict(probe, found), components, expires_at)
+
+    def status(self, probe: str) -> Status:
+        """The status of a probe as things stand."""
+        return self._verdict(probe, self._aged(self.asked_by(probe)))
+
+    def _verdict(self, probe: str, found: Iterable[tuple[Component, ComponentState]]) -> Status:
         if probe == STARTUPZ and self._started:
-            status = Status.PASS
-        expires_at = min((s.expires_at for s in found.values()), default=float("inf"))
-        return HealthReport(probe, status, MappingProxyType(found), expires_at)
+            return Status.PASS
+        return states.worst(
+            # A pass is a pass in every probe.
+            state.status
+            if state.status is Status.PASS
+            else states.weigh(probe, component.check, state, has_been_up=component.has_been_up)
+            for component, state in found
+        )
+
+    def _aged(self, components: Iterable[Component]) -> list[tuple[Component, ComponentState]]:
+        """These components with their states as they are now; the first to notice one stale has it made official."""
+        now = self._clock()
+        found = [(component, component.aged(now)) for component in components]
+        if any(component.state is not state for component, state in found):
+            self._noticed()
+        return found
 
     def expires_at(self, probe: str) -> float:
         """When the first state of those that a probe asks stops being believed."""
@@ -184,20 +200,14 @@ class Registry:
         """The answer for one component by its own status; None where the probe does not ask it."""
         for component in self.asked_by(probe):
             if component.name == name:
-                now = self._clock()
-                state = component.aged(now)
-                self._notice((component,), now)
+                state = self._aged((component,))[0][1]
                 status = Status.PASS if states.excused(probe, state) else state.status
                 return HealthReport(probe, status, MappingProxyType({name: state}), state.expires_at)
         return None
 
     def states(self) -> list[tuple[Component, ComponentState]]:
         """Every component with its state as it is now."""
-        now = self._clock()
-        found = [(component, component.aged(now)) for component in list(self._components.values())]
-        if any(component.state is not state for component, state in found):
-            self._noticed()
-        return found
+        return self._aged(list(self._components.values()))
 
     def apply(self, component: Component, result: CheckResult, finished: float) -> Transition | None:
         """Take in one result; the transition it caused, if any."""
@@ -249,7 +259,3 @@ class Registry:
             if asked and all(component.has_been_up for component in asked):
                 self._started = True
                 self.version += 1
-
-    def _notice(self, components: Collection[Component], now: float) -> None:
-        if any(now >= component.state.expires_at for component in components):
-            self._noticed()

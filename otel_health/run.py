@@ -85,6 +85,8 @@ class Slot:
     def abandoned_runs(self) -> int:
         """How many runs outlived their deadline, here and in the children, and are still alive."""
         own = 0 if self.abandoned is None else 1
+        if not self._children:
+            return own
         return own + sum(child.abandoned_runs for child in list(self._children.values()))
 
     def succeed(self, other: "Slot | None") -> "Slot":

@@ -54,21 +54,25 @@ class Schedule(Generic[Item]):
         due = self._clock() + max(delay, 0.0)
         self._sequence += 1
         heapq.heappush(self._heap, (due, self._sequence, item))
-        if self._timer is None:
-            self._timer = self._loop.call_later(max(delay, 0.0), self._wake)
-        elif self._heap[0][1] == self._sequence:
-            self._timer.cancel()
-            self._timer = self._loop.call_later(max(delay, 0.0), self._wake)
+        if self._heap[0][1] == self._sequence:
+            self._arm()
 
     def _wake(self) -> None:
-        self._timer = None
         try:
             now = self._clock()
             while self._heap and self._heap[0][0] <= now:
                 self._renew(heapq.heappop(self._heap)[2])
         finally:
-            if self._loop is not None and self._heap and self._timer is None:
-                self._timer = self._loop.call_later(max(self._heap[0][0] - self._clock(), 0.0), self._wake)
+            # Whatever was put meanwhile armed the timer for itself alone.
+            self._arm()
+
+    def _arm(self) -> None:
+        """Have the timer wake us when the first item is due."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._loop is not None and self._heap:
+            self._timer = self._loop.call_later(max(self._heap[0][0] - self._clock(), 0.0), self._wake)
 
 
 def next_delay(interval: float, elapsed: float, *, differs: bool) -> float:

@@ -81,3 +81,22 @@ async def test_a_stopped_schedule_calls_nobody() -> None:
     await asyncio.sleep(5)
 
     assert renewed == []
+
+
+@pytest.mark.virtual_time
+async def test_an_item_that_is_put_while_another_is_renewed_holds_up_nobody() -> None:
+    """A renewal that ends at once puts itself again; what was due before that is still due before that."""
+    renewed: list[tuple[str, float]] = []
+
+    def renew(item: str) -> None:
+        renewed.append((item, now()))
+        schedule.put(item, {"rare": 300.0, "often": 1.0}[item])
+
+    schedule: Schedule[str] = Schedule(now, renew)
+    schedule.start(asyncio.get_running_loop())
+    schedule.put("often", 0.5)
+    schedule.put("rare", 1.0)
+
+    await asyncio.sleep(100)
+
+    assert len([item for item, _ in renewed if item == "often"]) == 100
