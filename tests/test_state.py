@@ -231,3 +231,28 @@ def test_statuses_are_ordered_by_severity() -> None:
     assert P < W <= F
     assert F > W >= W
     assert [worst(found) for found in ([], [P, P], [P, W], [F, W, P])] == [P, P, W, F]
+
+
+def test_a_stale_component_is_stale_since_its_result_expired() -> None:
+    """Not since somebody noticed; and it stays so until a result comes."""
+    check = Check(name="redis", function=passing(), interval=10.0, timeout=3.0)
+    up = advance(pending(900.0), outcome(P, 1000.0), check, expires_at=23.0)
+
+    stale = aged(up, check, 60.0)
+
+    assert (stale.since, stale.result, stale.consecutive_successes) == (1023.0, up.result, 0)
+    assert aged(stale, check, 1e9) is stale
+
+
+def test_what_a_threshold_holds_back_changes_neither_status_nor_since() -> None:
+    """A pending component is pending since it was registered, a passing one since it passed."""
+    check = Check(name="redis", function=passing(), failure_threshold=2, success_threshold=2)
+    assert pending(900.0).since == 900.0
+
+    once = advance(pending(900.0), outcome(P, 1000.0), check, float("inf"))
+    twice = advance(once, outcome(P, 1010.0), check, float("inf"))
+    shaken = advance(twice, outcome(F, 1020.0), check, float("inf"))
+
+    assert (once.since, once.error_type) == (900.0, ErrorType.PENDING)
+    assert (twice.since, twice.error_type) == (1010.0, None)
+    assert (shaken.since, shaken.error_type, shaken.status) == (1010.0, None, P)
