@@ -276,6 +276,7 @@ class Checker:
         self._instruments.close(self)
         try:
             await self._runner.close()
+            await self._told()
         finally:
             self._renewals.reset()
             self._events.close()

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from otel_health import Checker, Degraded, Status
-from tests.doubles import Blocking, Switch, failing, passing
+from tests.doubles import Blocking, Switch, eventually, failing, passing
 
 SECRET = "hunter2"
 
@@ -294,3 +294,13 @@ async def test_a_hung_check_is_told_of_once(caplog: pytest.LogCaptureFixture) ->
 
     assert len(transitions(caplog)) == 1
     blocking.let_go.set()
+
+
+async def test_closing_waits_for_what_is_still_to_be_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A transition just before the end is not lost with the thread that tells it."""
+    checker = Checker()
+    checker.add("redis", failing())
+    async with checker:
+        await eventually(lambda: checker.report().components["redis"].result is not None)
+
+    assert "redis: pending -> fail" in caplog.text

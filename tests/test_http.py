@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from otel_health import Checker, Degraded, Failed
@@ -563,6 +564,25 @@ async def test_it_stands_under_a_prefix(build: Callable[[Checker], Awaitable[Any
         assert (await opened.get("/health/readyz/")).status_code == 200
         assert (await opened.get("/health/readyz/postgres")).status_code == 503
         assert (await opened.get("/health/livez")).json() == {"status": "pass", "checks": {}}
+        assert (await opened.get("/healthlivez")).status_code == 404
+        assert (await opened.get("/livez")).status_code == 404
+
+
+async def test_the_routes_leave_the_applications_own_alone() -> None:
+    """Whatever stands behind them is reached; a probe registered later is found without new routes."""
+
+    async def orders(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("orders")
+
+    checker = Checker()
+    app = Starlette(routes=[*checker.routes(), Route("/{anything:path}", orders)])
+    async with client(app) as opened:
+        for path in ("/", "/orders", "/livezz", "//livez", "/wellness"):
+            assert (await opened.get(path)).text == "orders", path
+        checker.add("mail", passing(), probes={"wellness"})
+        assert (await opened.get("/wellness/mail")).json()["checks"] == {"mail": [{"status": "pass"}]}
+    assert app.url_path_for("readyz") == "/readyz"
+    assert app.url_path_for("readyz", component="mail") == "/readyz/mail"
 
 
 async def test_a_handler_for_a_probe_of_ones_own() -> None:

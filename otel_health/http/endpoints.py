@@ -225,7 +225,10 @@ class Endpoints:
 
     def find(self, path: str) -> tuple[ProbeEndpoint | None, str]:
         """The endpoint for a path such as `/readyz/postgres`, and what stands below the probe."""
-        probe, _, below = path.removeprefix("/").partition("/")
+        slash, _, rest = path.partition("/")
+        probe, _, below = rest.partition("/")
+        if slash:  # Something stands before the first slash: this is no path of ours.
+            return None, ""
         endpoint = self._made.get(probe)
         if endpoint is None and probe in self._source.probes:
             endpoint = self._made[probe] = ProbeEndpoint(self._source, probe, self._details, self._authorize)
@@ -285,7 +288,7 @@ class ProbeRoutes(BaseRoute):
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
         """Return the path of a probe by its name, and of a component below it."""
         component = path_params.pop("component", "")
-        if path_params or self._endpoints.find(name)[0] is None:
+        if path_params or self._endpoints.find(f"/{name}")[0] is None:
             raise NoMatchFound(name, path_params)
         return URLPath(f"{self._prefix}/{name}" + (f"/{component}" if component else ""), protocol="http")
 
