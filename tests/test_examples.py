@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 
-from examples import five_lines, orders
+from examples import fastapi_service, five_lines, orders
 from tests.doubles import eventually
+from tests.servers import shared_postgres, shared_redis
 
 ROOT = Path(__file__).parent.parent
 
@@ -79,6 +80,23 @@ async def eventually_status(client: AsyncClient, status: str) -> None:
     while (await client.get("/readyz")).json()["status"] != status:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
+
+
+async def test_the_fastapi_service_over_real_servers() -> None:
+    """On the PostgreSQL and the Redis of `make services`: ready, measured, and not ready for what it does not reach."""
+    assert fastapi_service.DATABASE_URL.endswith(f":{shared_postgres()}/postgres")
+    assert fastapi_service.REDIS_URL.endswith(f":{shared_redis()}/0")
+    async with opened(fastapi_service.app) as client:
+        assert await answers(client, "/readyz", 200) == {
+            "status": "pass",
+            "checks": {"postgres": [{"status": "pass"}], "redis": [{"status": "pass"}]},
+        }
+        assert (await client.get("/startupz")).status_code == 200
+        assert (await client.get("/visits")).json()["visits"] >= 1
+        metrics = (await client.get("/metrics")).text
+        assert 'otel_health_check_up{component="postgres"} 1.0' in metrics
+        assert 'otel_health_check_observation{component="postgres",observation="pool_used"} 0.0' in metrics
+    assert fastapi_service.checker.names == ()
 
 
 async def test_the_main_job_over_a_real_socket(tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""Providers that the application already has: OTLP exporters, against a receiver."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from otel_health import Checker, Degraded
+from tests.doubles import failing, passing
+
+EVERY_MINUTE = 60_000
+
+
+class Receiver:
+    """A receiver of OTLP over HTTP that keeps what it gets. It is the tests' own, not a Collector."""
+
+    def __init__(self) -> None:
+        self.metrics: list[ExportMetricsServiceRequest] = []
+        self.traces: list[ExportTraceServiceRequest] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.path == "/v1/metrics":
+                    receiver.metrics.append(ExportMetricsServiceRequest.FromString(body))
+                elif self.path == "/v1/traces":
+                    receiver.traces.append(ExportTraceServiceRequest.FromString(body))
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver that listens."""
+    made = Receiver()
+    thread = threading.Thread(target=made.server.serve_forever)
+    thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join()
+
+
+async def degraded() -> None:
+    """A check that warns, with an observation."""
+    raise Degraded("behind", backlog=12)
+
+
+async def test_metrics_arrive_over_otlp(receiver: Receiver) -> None:
+    """Every instrument under its own name and scope, with the component as attribute."""
+    exporter = OTLPMetricExporter(endpoint=f"{receiver.url}/v1/metrics")
+    provider = MeterProvider([PeriodicExportingMetricReader(exporter, export_interval_millis=EVERY_MINUTE)])
+    checker = Checker(meter_provider=provider)
+    checker.add("postgres", passing())
+    checker.add("queue", degraded)
+    checker.add("redis", failing())
+    await checker.run()
+    provider.force_flush()
+    provider.shutdown()
+
+    (scope,) = receiver.metrics[0].resource_metrics[0].scope_metrics
+    metrics = {metric.name: metric for metric in scope.metrics}
+
+    assert scope.scope.name == "otel_health"
+    assert set(metrics) == {
+        "otel_health.check.up",
+        "otel_health.check.status",
+        "otel_health.check.duration",
+        "otel_health.check.failures",
+        "otel_health.check.last_run",
+        "otel_health.check.last_success",
+        "otel_health.check.observation",
+        "otel_health.check.abandoned",
+        "otel_health.probe.up",
+        "otel_health.probe.status",
+    }
+    up = {
+        point.attributes[0].value.string_value: point.as_int
+        for point in metrics["otel_health.check.up"].gauge.data_points
+    }
+    assert up == {"postgres": 1, "queue": 1, "redis": 0}
+    assert metrics["otel_health.check.duration"].unit == "s"
+    assert {metric.unit for name, metric in metrics.items() if name.endswith(("up", "status", "failures"))} == {""}
+    assert not metrics["otel_health.check.status"].sum.is_monotonic
+    assert all(metric.description for metric in metrics.values())
+
+
+async def test_a_failure_span_arrives_over_otlp(receiver: Receiver) -> None:
+    """One span of the failing run, and none of the passing one."""
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{receiver.url}/v1/traces")))
+    checker = Checker(tracer_provider=provider)
+    checker.add("postgres", passing())
+    checker.add("redis", failing())
+    await checker.run()
+    provider.force_flush()
+    provider.shutdown()
+
+    spans = [span for trace in receiver.traces for span in trace.resource_spans[0].scope_spans[0].spans]
+
+    (span,) = spans
+    attributes = {each.key: each.value.string_value for each in span.attributes}
+    assert (span.name, attributes["otel_health.component"], span.parent_span_id) == ("otel_health.check", "redis", b"")
+
+
+async def test_a_receiver_that_is_gone_changes_no_verdict() -> None:
+    """The exporter's trouble is the exporter's."""
+    exporter = OTLPMetricExporter(endpoint="http://127.0.0.1:9/v1/metrics", timeout=1)
+    provider = MeterProvider([PeriodicExportingMetricReader(exporter, export_interval_millis=EVERY_MINUTE)])
+    checker = Checker(meter_provider=provider)
+    checker.add("postgres", passing())
+
+    assert (await checker.run()).status.up
+    provider.shutdown(timeout_millis=500)
