@@ -214,14 +214,20 @@ class Run:
                 driving, loop=host.loop, name="otel_health", context=self.slot.context.copy(), eager_start=True
             )  # type: ignore[call-arg,unused-ignore]
         else:
+            # Up to its first turn, where even a cancellation that comes before the task has begun will find it.
+            driving.send(None)
             task = asyncio.Task(driving, loop=host.loop, name="otel_health", context=self.slot.context.copy())
         if not task.done():
             self.task = task
             host.live.add(self)
-            if not _EAGER:
-                task.add_done_callback(self._task_done)
 
     async def _drive(self, coroutine: Coroutine[Any, Any, object] | None) -> None:
+        if not _EAGER:
+            try:
+                await _turn()  # type: ignore[misc, unused-ignore]
+            except BaseException:
+                self._withdraw()
+                raise
         host = self.slot.host
         now = begun = host.clock()
         if self.started is None:
@@ -314,11 +320,6 @@ class Run:
             self._graced = True
             self.deadline = host.resumed_at + GRACE_SECONDS
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        """A task that was not started at once may have been cancelled before it began."""
-        if task.cancelled():
-            self._withdraw()
-
     def _withdraw(self) -> None:
         """There will be no verdict, and nothing is alive."""
         self.withdrawn = True
@@ -368,6 +369,11 @@ class Run:
             _close(coroutine)
         else:
             self.drive(coroutine)
+
+
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    yield
 
 
 async def _awaited(value: Awaitable[object]) -> object:

@@ -425,6 +425,29 @@ async def test_a_run_cancelled_from_outside_has_no_verdict() -> None:
     assert report.components["postgres"].error_type is ErrorType.PENDING
 
 
+@pytest.mark.parametrize("tick", range(8))
+async def test_a_cancellation_at_any_tick_leaves_nobody_waiting(tick: int) -> None:
+    """Before the run's task has begun, while it waits, and after it has ended."""
+
+    async def check() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    checker = Checker(ttl=1e-9)
+    checker.add("postgres", check)
+    waiting = asyncio.ensure_future(checker.run())
+    for _ in range(tick):
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks():
+        if task.get_name() == "otel_health":
+            task.cancel()
+
+    async with asyncio.timeout(5):
+        await waiting
+        assert (await checker.run()).status is Status.PASS
+    assert not checker._runner.live  # noqa: SLF001 - nothing else shows a leak this early.
+
+
 def test_asyncio_run_ends_though_a_check_swallows_its_cancellation() -> None:
     """What was abandoned is driven no further when the loop's owner cancels everything."""
 
