@@ -119,7 +119,7 @@ class Check:
         """Refuse what makes no sense.
 
         Raises:
-            TypeError: The function cannot be called.
+            TypeError: The function cannot be called, or not without arguments.
             ValueError: A name or an option is out of its range.
         """
         subject = f"check {self.name!r}"
@@ -128,6 +128,7 @@ class Check:
             raise TypeError(
                 f"{subject}: {type(self.function).__name__} cannot be called; pass the function, not its result"
             )
+        _require_no_arguments(subject, self.function)
         require_seconds(subject, "timeout", self.timeout)
         require_seconds(subject, "interval", self.interval)
         if self.warn_after is not None:
@@ -161,6 +162,20 @@ class Check:
 
 
 _OPTIONS: Final = tuple(field.name for field in fields(Check) if field.name not in {"name", "function"})
+
+
+def _require_no_arguments(subject: str, function: Callable[..., object]) -> None:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # Some callables of C have no signature; their first run will tell.
+        return
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [each.name for each in parameters if each.default is each.empty and each.kind not in optional]
+    if needed:
+        raise TypeError(
+            f"{subject}: the function needs {', '.join(needed)}, and a check takes no arguments; "
+            "bind them with functools.partial or completes(function, *args)"
+        )
 
 
 def require_known(subject: str, options: Mapping[str, object], known: Collection[str] = _OPTIONS) -> None:

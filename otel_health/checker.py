@@ -114,6 +114,10 @@ class Checker:
         require_count("Checker", "failure_threshold", failure_threshold)
         require_count("Checker", "success_threshold", success_threshold)
         require_bool("Checker", "tracebacks", tracebacks)
+        _require_telemetry(meter_provider, tracer_provider, logger)
+        for option, text in (("service_id", service_id), ("version", version), ("release_id", release_id)):
+            if text is not None and not isinstance(text, str):
+                raise ValueError(f"Checker: {option}={text!r} must be a string")
         if trace not in TRACE:
             raise ValueError(f"Checker: trace={trace!r} must be one of {', '.join(map(repr, TRACE))}")
         self._defaults: CheckOptions = {
@@ -153,6 +157,10 @@ class Checker:
 
     def check(self, name: str, **options: Unpack[CheckOptions]) -> Callable[[Function], Function]:
         """Register the decorated function; see `add`."""
+        if callable(name):
+            raise TypeError('write @checker.check("postgres"): the decorator takes the name of the component')
+        require_name(name, "check")
+        require_known(f"check {name!r}", options)
 
         def register(function: Function) -> Function:
             self.add(name, function, **options)
@@ -225,7 +233,9 @@ class Checker:
     # Asking.
 
     async def run(self, probe: str = READYZ) -> HealthReport:
-        """Renew what is too old, wait for it, and report. Each run has its own timeout.
+        """Renew what is too old of this probe's checks (`healthz` has them all), wait for it, and report.
+
+        Each run has its own timeout; a result younger than `ttl` is not renewed.
 
         Raises:
             ValueError: Nobody knows this probe.
@@ -244,7 +254,10 @@ class Checker:
 
         Raises:
             ValueError: Nobody knows this probe.
+            TypeError: `exclude` is a string, which would exclude every name that is part of it.
         """
+        if isinstance(exclude, str):
+            raise TypeError(f"report: exclude={exclude!r} must be a set of names, such as {{{exclude!r}}}")
         return self._registry.report(probe, exclude)
 
     def report_one(self, probe: str, component: str) -> HealthReport | None:
@@ -490,3 +503,15 @@ class Checker:
         finally:
             await self.__aexit__(None, None, None)
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _require_telemetry(meter_provider: object, tracer_provider: object, logger: object) -> None:
+    if meter_provider is not None and not isinstance(meter_provider, MeterProvider):
+        hint = "pass exporter.meter_provider" if hasattr(meter_provider, "meter_provider") else "pass a MeterProvider"
+        raise TypeError(f"Checker: meter_provider is a {type(meter_provider).__name__}; {hint}")
+    if tracer_provider is not None and not isinstance(tracer_provider, TracerProvider):
+        raise TypeError(f"Checker: tracer_provider is a {type(tracer_provider).__name__}; pass a TracerProvider")
+    if logger is not None and not isinstance(logger, logging.Logger):
+        raise TypeError(
+            f"Checker: logger is a {type(logger).__name__}; pass a logging.Logger, as logging.getLogger() does"
+        )

@@ -74,7 +74,14 @@ def all_of(**checks: CheckFunc) -> CheckFunc:
 
 
 def any_of(**checks: CheckFunc) -> CheckFunc:
-    """Return a check function that passes as soon as one of `checks` does; see `at_least`."""
+    """Return a check function that passes as soon as one of `checks` does: `any_of(primary=..., replica=...)`.
+
+    See `at_least`.
+
+    Raises:
+        ValueError: There is no check, or a name is ill-formed.
+    """
+    _children("any_of", checks)
     return at_least(1, **checks)
 
 

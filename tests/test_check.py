@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from otel_health import Check, Checker, Degraded, ErrorType, Failed, Status, completes, in_thread
 from otel_health.check import is_async, judge
+from otel_health.prometheus import PrometheusExporter
 from tests.doubles import eventually, passing
 
 
@@ -232,6 +233,51 @@ def test_an_unknown_option_is_refused_with_the_likely_one() -> None:
     options: dict[str, Any] = {"timeot": 3}
     with pytest.raises(TypeError, match="check 'redis': unknown option 'timeot'; did you mean 'timeout'"):
         Checker().add("redis", passing(), **options)
+
+
+def test_a_check_that_needs_arguments_is_refused() -> None:
+    """It could never be run; `partial` and `completes` bind them."""
+    with pytest.raises(TypeError, match="check 'redis': the function needs client, and a check takes no arguments"):
+        Checker().add("redis", lambda client: None)  # type: ignore[misc, arg-type]
+    Checker().add("redis", lambda *_, client=None: client)
+
+
+def test_the_decorator_without_a_name_is_refused() -> None:
+    """It would register nothing, and the probe would pass."""
+    checker = Checker()
+    with pytest.raises(TypeError, match=r'write @checker.check\("postgres"\)'):
+        checker.check(passing())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot name a check"):
+        checker.check("a b")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"meter_provider": PrometheusExporter()}, "a PrometheusExporter; pass exporter.meter_provider"),
+        ({"meter_provider": "prometheus"}, "a str; pass a MeterProvider"),
+        ({"tracer_provider": "jaeger"}, "a str; pass a TracerProvider"),
+        ({"logger": "orders"}, "a str; pass a logging.Logger"),
+    ],
+)
+def test_what_is_no_provider_is_refused(options: dict[str, Any], message: str) -> None:
+    """At construction, not at the first run."""
+    with pytest.raises(TypeError, match=message):
+        Checker(**options)
+
+
+def test_a_version_that_is_no_string_is_refused() -> None:
+    """health+json has strings there."""
+    with pytest.raises(ValueError, match="version=1 must be a string"):
+        Checker(version=1)  # type: ignore[arg-type]
+
+
+def test_excluding_a_string_is_refused() -> None:
+    """It would exclude every name that is part of it."""
+    checker = Checker()
+    checker.add("q", passing())
+    with pytest.raises(TypeError, match="exclude='orders-queue' must be a set of names"):
+        checker.report(exclude="orders-queue")
 
 
 def test_the_result_of_a_check_is_no_check() -> None:

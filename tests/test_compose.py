@@ -193,6 +193,8 @@ def test_a_composite_of_nothing_is_refused() -> None:
     """All of nothing would always pass."""
     with pytest.raises(ValueError, match="all_of: give at least one check"):
         all_of()
+    with pytest.raises(ValueError, match=r"any_of: give at least one check, as any_of\(primary="):
+        any_of()
 
 
 async def test_retried_takes_the_first_success() -> None:
