@@ -238,7 +238,7 @@ def test_an_unknown_option_is_refused_with_the_likely_one() -> None:
 def test_a_check_that_needs_arguments_is_refused() -> None:
     """It could never be run; `partial` and `completes` bind them."""
     with pytest.raises(TypeError, match="check 'redis': the function needs client, and a check takes no arguments"):
-        Checker().add("redis", lambda client: None)  # type: ignore[misc, arg-type]
+        Checker().add("redis", lambda client: client)  # type: ignore[misc, arg-type]
     Checker().add("redis", lambda *_, client=None: client)
 
 
