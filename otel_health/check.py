@@ -178,12 +178,12 @@ def _require_no_arguments(subject: str, function: Callable[..., object]) -> None
         )
 
 
-def require_known(subject: str, options: Mapping[str, object], known: Collection[str] = _OPTIONS) -> None:
+def require_known(subject: str, options: Mapping[str, object]) -> None:
     """Refuse an option nobody knows, naming the one that was probably meant."""
     for option in options:
-        if option not in known:
-            close = get_close_matches(option, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(known)}"
+        if option not in _OPTIONS:
+            close = get_close_matches(option, _OPTIONS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(_OPTIONS)}"
             raise TypeError(f"{subject}: unknown option {option!r}; {hint}")
 
 

@@ -229,7 +229,7 @@ class Run:
                 self._withdraw()
                 raise
         host = self.slot.host
-        now = begun = host.clock()
+        begun = host.clock()
         if self.started is None:
             self.started = begun
             self.deadline = begun + self.timeout

@@ -53,11 +53,6 @@ class Threads:
         self._waiting = 0
 
     @property
-    def alive(self) -> int:
-        """How many threads exist now."""
-        return self._alive
-
-    @property
     def waiting(self) -> int:
         """How many jobs wait for a thread."""
         return self._waiting
