@@ -420,35 +420,40 @@ class Checker:
 
     def _ended(self, component: Component, run: Run) -> None:
         """One run has ended: result, state, sinks, in this order; and then there will be another."""
-        held = component.state
         differs = False
         try:
             if not run.withdrawn:
-                result = component.refine(judge(component.check, run, time.time()))
-                failing_since = component.changed_at if held.decided and not held.status.up else run.finished
-                transition = self._registry.apply(component, result, run.finished)
-                differs = result.status is not component.state.status or (
-                    held.decided and result.status is not held.status
-                )
-                self._tell(component, run, result, transition, run.finished - failing_since)
+                differs = self._take_in(component, run)
         finally:
             if self._schedule.running:
                 elapsed = 0.0 if run.started is None else self.now() - run.started
                 self._schedule.put(component, next_delay(component.check.interval, elapsed, differs=differs))
 
-    def _tell(
-        self, component: Component, run: Run, result: CheckResult, transition: Transition | None, outage: float
-    ) -> None:
+    def _take_in(self, component: Component, run: Run) -> bool:
+        """Take in what a run has brought; whether that differs from what is, or was, held to be true."""
+        result = judge(component.check, run, time.time())
+        if result.exception_type is not None:
+            result = component.refine(result)
+        held = component.state
+        changed_at = component.changed_at
+        transition = self._registry.apply(component, result, run.finished)
         self._instruments.record(result, component.attributes, self.fault)
+        if transition is None:
+            outage = 0.0
+        else:
+            outage = run.finished - changed_at if held.decided and held.status is Status.FAIL else 0.0
         self._events.ran(result, run.exception, transition, outage)
         if result.duration is not None:
-            self._watch_speed(component, result, result.duration)
+            slow = result.duration > SLOW_SHARE * component.check.timeout
+            if slow or component.slow:
+                self._watch_speed(component, result, slow=slow)
         if transition is not None:
             self._publish(transition)
+        status = result.status
+        return status is not component.state.status or (status is not held.status and held.decided)
 
-    def _watch_speed(self, component: Component, result: CheckResult, duration: float) -> None:
+    def _watch_speed(self, component: Component, result: CheckResult, *, slow: bool) -> None:
         """Warn once of a run that is close to its deadline, until the check is fast again."""
-        slow = duration > SLOW_SHARE * component.check.timeout
         if slow and not component.slow and result.status.up:
             self._events.slow(result, component.check.timeout)
         component.slow = slow

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from otel_health.check import (
-    MAX_OBSERVATIONS,
     NAME,
     Check,
     CheckFunc,
@@ -24,7 +23,7 @@ from otel_health.check import (
     require_name,
     require_seconds,
 )
-from otel_health.report import CheckResult, Status
+from otel_health.report import MAX_OBSERVATIONS, CheckResult, Status
 
 Value = TypeVar("Value")
 Measure = Callable[[], float | Awaitable[float]]

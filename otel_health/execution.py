@@ -40,7 +40,8 @@ class Runner:
         self.accounted_until = float("-inf")
         self.resumed_at = float("-inf")
         self.loop: asyncio.AbstractEventLoop
-        self._deadlines: _Deadlines
+        self.watch: Callable[[Run], None]
+        """Has a run's deadline kept."""
         self._threads = Threads(WORKING_THREADS, TOTAL_THREADS)
         self._local_threads = Threads(WORKING_THREADS_LOCAL, TOTAL_THREADS_LOCAL)
         self._relieving = False
@@ -52,7 +53,7 @@ class Runner:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Work on this loop from now on; what the loop before it left unfinished is dropped."""
         self.loop = loop
-        self._deadlines = _Deadlines(self)
+        self.watch = _Deadlines(self).watch
         self._relieving = self._closed = False
         self._backlog.clear()
         self._begun = 0
@@ -97,10 +98,6 @@ class Runner:
         if threads.waiting and not self._relieving:
             self._relieving = True
             self.loop.call_later(STUCK_AFTER, self._relieve)
-
-    def watch(self, run: Run) -> None:
-        """Have the run's deadline kept."""
-        self._deadlines.watch(run)
 
     def woke(self, due: float, now: float) -> None:
         """The loop comes at `now` to what was due at `due`: if that is late, and by nothing of ours, remember it."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
+from opentelemetry.context import Context
 from opentelemetry.metrics import (
     CallbackOptions,
     Meter,
@@ -16,13 +17,16 @@ from opentelemetry.metrics import (
 )
 
 from otel_health import names
-from otel_health.report import CheckResult, ComponentState, ErrorType, Status
+from otel_health.report import MAX_OBSERVATIONS, CheckResult, ComponentState, ErrorType, Status
 
 DURATION_BOUNDS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Seconds. Few, since most of a scrape's cost is the writing of buckets; 1.0 is kubelet's default timeout."""
 
 DEFAULT_CARDINALITY: Final = 2000
 """Attribute sets that one stream of the SDK holds by default before it folds the rest into an overflow series."""
+
+_NO_SPAN: Final = Context({names.SCOPE: None})
+"""What a duration is recorded in: the SDK need not look for a span, whose exemplar nobody would see."""
 
 _log = logging.getLogger(names.SCOPE)
 
@@ -48,9 +52,9 @@ class Sampled(Protocol):
 
 
 class Prepared:
-    """The samples of one component that take few values: made once, yielded at every scrape."""
+    """What a scrape says of one component again and again: made once, yielded every time."""
 
-    __slots__ = ("attributes", "status", "up")
+    __slots__ = ("attributes", "observed", "status", "up")
 
     def __init__(self, name: str) -> None:
         self.attributes = {names.COMPONENT: name}
@@ -59,6 +63,15 @@ class Prepared:
         on = {status: Observation(1, labels[status]) for status in Status}
         off = {status: Observation(0, labels[status]) for status in Status}
         self.status = {held: [(on if each is held else off)[each] for each in Status] for held in Status}
+        self.observed: dict[str, dict[str, str]] = {}
+        """The attributes of what the check measures, by its names for them."""
+
+    def observation(self, name: str) -> dict[str, str]:
+        """Make the attributes of an observation that was not seen before."""
+        if len(self.observed) >= MAX_OBSERVATIONS:
+            self.observed.clear()  # A check that invents new names all the time costs time, not memory.
+        attributes = self.observed[name] = {**self.attributes, names.OBSERVATION: name}
+        return attributes
 
 
 def _prepared(component: Sampled) -> Prepared:
@@ -145,7 +158,7 @@ class Instruments:
         """Take in one result. A provider at fault is told of once, and changes nothing else."""
         try:
             if result.duration is not None:
-                self._duration.record(result.duration, attributes)
+                self._duration.record(result.duration, attributes, _NO_SPAN)
             if result.status is Status.FAIL:
                 self._failures.add(1, {**attributes, names.ERROR_TYPE: str(result.refined_error_type)})
         except BaseException as error:  # noqa: BLE001 - telemetry never hurts, whatever the provider does.
@@ -216,23 +229,19 @@ _instruments: "WeakKeyDictionary[MeterProvider, Instruments]" = WeakKeyDictionar
 _global: dict[str, Instruments] = {}
 
 
-def _components(boards: "list[Board]") -> Iterator[tuple[Sampled, ComponentState]]:
+def _components(boards: "list[Board]") -> Iterable[tuple[Sampled, ComponentState]]:
     """Every component once: of a name that two Checkers share, the first."""
     if len(boards) == 1:
-        yield from boards[0].states()
-        return
-    seen: set[str] = set()
+        return boards[0].states()
+    found: dict[str, tuple[Sampled, ComponentState]] = {}
     for board in boards:
         for component, state in board.states():
-            if component.name not in seen:
-                seen.add(component.name)
-                yield component, state
+            found.setdefault(component.name, (component, state))
+    return found.values()
 
 
-def _measured(boards: "list[Board]") -> Iterator[tuple[Sampled, ComponentState]]:
-    for component, state in _components(boards):
-        if state.error_type is not ErrorType.PENDING:
-            yield component, state
+def _measured(boards: "list[Board]") -> list[tuple[Sampled, ComponentState]]:
+    return [found for found in _components(boards) if found[1].error_type is not ErrorType.PENDING]
 
 
 def _up(boards: "list[Board]") -> Iterator[Observation]:
@@ -259,9 +268,11 @@ def _last_success(boards: "list[Board]") -> Iterator[Observation]:
 
 def _observation(boards: "list[Board]") -> Iterator[Observation]:
     for component, state in _measured(boards):
-        if state.result is not None and state.error_type is not ErrorType.STALE:
-            for name, value in state.result.observations.items():
-                yield Observation(value, {names.COMPONENT: component.name, names.OBSERVATION: name})
+        result = state.result
+        if result is not None and result.observations and state.error_type is not ErrorType.STALE:
+            prepared = _prepared(component)
+            for name, value in result.observations.items():
+                yield Observation(value, prepared.observed.get(name) or prepared.observation(name))
 
 
 def _abandoned(boards: "list[Board]") -> Iterator[Observation]:

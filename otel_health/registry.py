@@ -9,7 +9,7 @@ from otel_health import state as states
 from otel_health.check import STANDARD_PROBES, STARTUPZ, Check
 from otel_health.names import COMPONENT
 from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, Transition
-from otel_health.run import Slot
+from otel_health.run import Ended, Slot
 
 MAX_EXCEPTION_TYPES = 20
 """Different class names told apart for one component; any further one is `other`."""
@@ -20,6 +20,7 @@ class Component:
 
     def __init__(self, check: Check, slot: Slot, now: float) -> None:
         self.check = check
+        self.fresh_for = check.fresh_for
         self.slot = slot
         self.state = states.pending(time.time())
         self.finished = float("-inf")
@@ -32,6 +33,8 @@ class Component:
         self.prepared: object = None
         self.registered = False
         self.renewing = False
+        self.ended: Ended | None = None
+        """Called when a run of it has ended; made at its first renewal."""
         self.rounds: list[Callable[[], None]] | None = None
         """Whom to tell when the run that is under way has ended."""
         self.has_been_up = False
@@ -211,18 +214,19 @@ class Registry:
 
     def apply(self, component: Component, result: CheckResult, finished: float) -> Transition | None:
         """Take in one result; the transition it caused, if any."""
-        held = component.state
-        aged = component.aged(finished)
-        if aged is not held:
+        held = aged = component.state
+        check = component.check
+        if finished >= held.expires_at:
+            aged = states.aged(held, check, finished)
             # Somebody may have been answered by the staleness: what was shown must not outlive it.
             self.version += 1
-        after = states.advance(aged, result, component.check, finished + component.check.fresh_for)
+        after = states.advance(aged, result, check, finished + component.fresh_for)
         component.finished = finished
         if result.duration is not None:
             component.last_run = result.checked_at
-            if result.status.up:
+            if result.status is not Status.FAIL:
                 component.last_success = result.checked_at
-        if after.decided and after.status.up and not component.has_been_up:
+        if not component.has_been_up and after.decided and after.status.up:
             component.has_been_up = True
             self._latch()
         if after.status is held.status and after.error_type is held.error_type:

@@ -59,7 +59,9 @@ class Renewals:
             return False
         if not component.renewing:
             component.renewing = True
-            self._runner.start(component.slot, component.check.timeout, partial(self._ended, component))
+            if component.ended is None:
+                component.ended = partial(self._ended, component)
+            self._runner.start(component.slot, component.check.timeout, component.ended)
         return True
 
     def round(self, probe: str, only: str | None = None) -> "asyncio.Future[None] | None":

@@ -6,6 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+MAX_OBSERVATIONS: Final = 16
 NO_OBSERVATIONS: Final[Mapping[str, float]] = MappingProxyType({})
 
 
@@ -63,6 +64,10 @@ class ErrorType(StrEnum):
     """The check function raised `Degraded`."""
     SLOW = "slow"
     """The run passed, but took longer than `warn_after`."""
+
+
+made: Final = tuple.__new__
+"""Makes a named tuple of all its fields, in a third of the time that its class takes."""
 
 
 # Two of these are made for each run: a named tuple is as frozen as a dataclass, and made in half the time.

@@ -45,7 +45,8 @@ class Host(Protocol):
 
     def woke(self, due: float, now: float) -> None: ...
     def begin(self, run: "Run") -> None: ...
-    def watch(self, run: "Run") -> None: ...
+    @property
+    def watch(self) -> "Callable[[Run], None]": ...
     def threads(self, slot: "Slot") -> Threads: ...
 
 
@@ -147,7 +148,8 @@ class Run:
         self.reason = reason
         self.finished = at
         if self.started is not None and reason is not ErrorType.SATURATED:
-            self.duration = max(at - self.started - self._lost, 0.0)
+            duration = at - self.started - self._lost
+            self.duration = duration if duration > 0.0 else 0.0
         self.slot.run = None
         ended(self)
 
@@ -229,7 +231,8 @@ class Run:
                 self._withdraw()
                 raise
         host = self.slot.host
-        begun = host.clock()
+        clock = host.clock
+        begun = clock()
         if self.started is None:
             self.started = begun
             self.deadline = begun + self.timeout
@@ -237,7 +240,7 @@ class Run:
         try:
             if coroutine is None:
                 made: object = self.slot.function()
-                coroutine = made if inspect.iscoroutine(made) else _awaited(made)  # type: ignore[arg-type]
+                coroutine = made if isinstance(made, types.CoroutineType) else _awaited(made)  # type: ignore[arg-type]
             # The first slice is the only one of most checks, and needs nothing of what the later ones do.
             suspended = coroutine.send(None)
         except StopIteration as stop:
@@ -245,7 +248,9 @@ class Run:
         except BaseException as raised:  # noqa: BLE001 - the runner's boundary: every ending is a result.
             self.exception = raised
         else:
-            self._account(begun, host.clock())
+            now = clock()
+            if now - begun > STALL_SECONDS:
+                self._account(begun, now)
             try:
                 self.value = await self._sliced(coroutine, suspended)  # type: ignore[misc, unused-ignore]
             except (asyncio.CancelledError, GeneratorExit) as ended:
@@ -255,9 +260,10 @@ class Run:
                 self.exception = ended
             except BaseException as raised:  # noqa: BLE001 - as above.
                 self.exception = raised
-            begun = host.clock()
-        now = host.clock()
-        self._account(begun, now)
+            begun = clock()
+        now = clock()
+        if now - begun > STALL_SECONDS:
+            self._account(begun, now)
         interrupt = self.exception
         if self.ended is not None:
             if now > self.deadline:
@@ -274,15 +280,16 @@ class Run:
         host = self.slot.host
         clock = host.clock
         task = asyncio.current_task()
+        assert task is not None
         host.watch(self)
         while True:
             # What the check asked of its own task in the slice before is its own affair.
-            self._cancels = _cancelling(task)
+            self._cancels = task.cancelling()
             thrown: BaseException | None = None
             try:
                 yield suspended
             except BaseException as exception:
-                if _cancelling(task) > self._cancels:
+                if task.cancelling() > self._cancels:
                     self._foreign = True
                 closed = self._stopped or isinstance(exception, GeneratorExit)
                 if closed or (self.ended is None and self._foreign):
@@ -296,15 +303,16 @@ class Run:
             except StopIteration as stop:
                 return stop.value
             finally:
-                self._account(begun, clock())
+                now = clock()
+                if now - begun > STALL_SECONDS:
+                    self._account(begun, now)
 
     def _account(self, begun: float, now: float) -> None:
-        """Lay a slice to this run, if it blocked the loop."""
-        if now - begun > STALL_SECONDS:
-            host = self.slot.host
-            self._blocked += now - begun
-            host.blocked += now - begun
-            host.accounted_until = now
+        """Lay a slice that blocked the loop to this run."""
+        host = self.slot.host
+        self._blocked += now - begun
+        host.blocked += now - begun
+        host.accounted_until = now
 
     def _credit(self, now: float) -> None:
         """Give back the time for which the loop was blocked by others."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from otel_health.check import LIVEZ, STARTUPZ, Check
-from otel_health.report import CheckResult, ComponentState, ErrorType, Status
+from otel_health.report import CheckResult, ComponentState, ErrorType, Status, made
 
 
 def pending(since: float) -> ComponentState:
@@ -36,19 +36,20 @@ def advance(state: ComponentState, result: CheckResult, check: Check, expires_at
     failures; one that is not up is up again at `success_threshold` consecutive successes; an undecided one
     (pending or stale) fails at its first failure. Pass to warn and back is immediate.
     """
-    decided = state.decided
-    was_up = decided and state.status.up
-    if result.status.up:
-        failures, successes = 0, state.consecutive_successes + 1
+    status, since, _, failures, error_type, successes, _ = state
+    decided = error_type is not ErrorType.PENDING and error_type is not ErrorType.STALE
+    was_up = decided and status is not Status.FAIL
+    if result.status is not Status.FAIL:
+        failures, successes = 0, successes + 1
         turns = was_up or successes >= check.success_threshold
     else:
-        failures, successes = state.consecutive_failures + 1, 0
+        failures, successes = failures + 1, 0
         turns = not was_up or failures >= check.failure_threshold
-    if not turns:
-        return ComponentState(state.status, state.since, result, failures, state.error_type, successes, expires_at)
-    same = decided and result.status is state.status
-    since = state.since if same else result.checked_at
-    return ComponentState(result.status, since, result, failures, result.error_type, successes, expires_at)
+    if turns:
+        if not decided or result.status is not status:
+            since = result.checked_at
+        status, error_type = result.status, result.error_type
+    return made(ComponentState, (status, since, result, failures, error_type, successes, expires_at))
 
 
 def weigh(probe: str, check: Check, state: ComponentState, *, has_been_up: bool) -> Status:

@@ -553,10 +553,10 @@ async def test_past_the_cap_a_sync_check_is_saturated_not_timed_out(threads: Cal
 async def test_waiting_for_a_thread_costs_a_check_none_of_its_time() -> None:
     """Its deadline starts with its call."""
     let_go = threading.Event()
-    checker = Checker(timeout=0.5)
-    for number in range(56):
+    checker = Checker(timeout=1.0)
+    for number in range(400):  # Waited behind for 50 ms by every 56: "late" waits for about 0.35 s.
         checker.add(f"blocking-{number}", let_go.wait)
-    checker.add("late", lambda: time.sleep(0.46))
+    checker.add("late", lambda: time.sleep(0.75))
 
     report = await checker.run()
 

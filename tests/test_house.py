@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
 """From the bottom: a module imports from the layers below its own only."""
 
 FOREIGN: dict[str, set[str]] = {
-    "metrics": {"opentelemetry.metrics"},
+    "metrics": {"opentelemetry.context", "opentelemetry.metrics"},
     "events": {"opentelemetry"},
     "quiet": {"opentelemetry"},
     "http.endpoints": {"starlette"},

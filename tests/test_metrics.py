@@ -17,6 +17,7 @@ from prometheus_client import generate_latest
 from starlette.applications import Starlette
 
 from otel_health import Checker, Degraded, Failed, Status
+from otel_health.metrics import Prepared
 from otel_health.prometheus import PrometheusExporter
 from tests.doubles import Blocking, Switch, eventually, failing, passing, swallowing
 from tests.virtual import virtual_checker
@@ -431,3 +432,24 @@ async def test_one_provider_publishes_checkers_made_before_it_was_global(caplog:
 
     assert (await checker.run()).status is Status.PASS
     assert "Overriding" not in caplog.text
+
+
+async def test_a_check_that_invents_names_costs_no_memory() -> None:
+    """What is kept of observations for the next scrape is bounded; what is shown is what was measured last."""
+    exporter = PrometheusExporter()
+    checker = Checker(ttl=1e-9, meter_provider=exporter.meter_provider)
+    turn = 0
+
+    async def inventing() -> dict[str, float]:
+        return {f"name-{turn}-{number}": 1.0 for number in range(10)}
+
+    checker.add("inventor", inventing)
+    for turn in range(5):
+        await checker.run()
+        shown = [line for line in samples(exporter) if line.startswith("otel_health_check_observation")]
+        assert len(shown) == 10
+        assert all(f"name-{turn}-" in line for line in shown)
+
+    (component, _), *_ = checker.states()
+    assert isinstance(component.prepared, Prepared)
+    assert len(component.prepared.observed) <= 16
