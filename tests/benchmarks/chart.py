@@ -13,7 +13,7 @@ GREY: Final = "#7d8590"
 LINES: Final = {
     "raw": ("raw ASGI, constant bytes", GREY, "2 4"),
     "starlette": ("bare Starlette = 100 %", GREY, "7 4"),
-    "short": ("otel_health, the verdict", "#2da44e", ""),
+    "short": ("otel_health, verdict alone", "#2da44e", ""),
     "routes": ("otel_health, every name", "#2da44e", "4 3"),
     "svcs": ("svcs", "#bf8700", ""),
     "probirka": ("probirka", "#8250df", ""),

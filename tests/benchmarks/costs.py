@@ -93,7 +93,7 @@ def stall(number: int = 5000) -> dict[str, float]:
     """The longest turn that the loop takes while a round of `number` checks is made, in milliseconds of its thread."""
 
     async def measure() -> float:
-        checker = Checker(ttl=1e-9)
+        checker = Checker(ttl=1e-9, meter_provider=PrometheusExporter().meter_provider)
         for each in range(number):
             checker.add(f"check-{each}", at_once)
         await checker.run()
