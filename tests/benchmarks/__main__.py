@@ -1,106 +1,90 @@
-"""Take every figure, print them as one table, and write them where the README and the docs show them."""
+"""Take every figure, print them as tables, and write them where the README and the docs show them."""
 
 import argparse
+import importlib
 import json
+import os
 import platform
 import re
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final
 
-from tests.benchmarks import costs, probes, rounds, scrape
+from tests.benchmarks import tables
+from tests.benchmarks.chart import chart
 
-ROOT = Path(__file__).parent.parent.parent
-MARKED = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTALL)
-
-
-class Row(NamedTuple):
-    """One figure: what it says, what it is measured against, and the goal."""
-
-    figure: str
-    measured: str
-    goal: str
-    held: bool
+ROOT: Final = Path(__file__).parents[2]
+PARTS: Final = ("rounds", "inprocess", "scrape", "costs", "faults", "probes")
+"""Each is a module, and is run in an interpreter of its own, so that none inherits the garbage of another."""
+MARKED: Final = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 
-def rows(found: dict[str, Any]) -> list[Row]:
-    """The figures as they are read."""
-    table = []
-    kept, each = found["probes"]["kept_open"], found["probes"]["one_each"]
-    for kind, asked in (("routes", "JSON"), ("text", "text"), ("demand", "JSON, on demand")):
-        table += [
-            _at_least(f"a probe's rate, {asked}, {number} components: bare Starlette", kept[number][kind], 1.40)
-            for number in (1, 10, 100)
-        ]
-    for number in (1, 10, 100):
-        table.append(_at_least(f"`asgi()`, {number} components: raw ASGI", kept[number]["asgi/raw"], 0.85))
-    for number in (1, 100, 1_000, 10_000):
-        row = f"a probe's rate, {number:,} components: constant bytes of the same length"
-        table.append(_at_least(row, kept[number]["routes/constant"], 0.90))
-    for number in (1, 100):
-        row = f"a connection for each probe, {number} components: constant bytes"
-        table.append(_at_least(row, each[number]["routes/constant"], 0.95))
-    if "fast-healthchecks" in kept[1_000]:
-        row = "a probe's rate, 1,000 components: fast-healthchecks"
-        table.append(_at_least(row, kept[1_000]["routes"] / kept[1_000]["fast-healthchecks"], 300))
-    for kind, goal in (("at once", 1.0), ("suspending", 1.0), ("sync", 1.0)):
-        table.append(_at_most(f"round of 1,000 checks, {kind}: bare primitive", found["rounds"][kind]["ratio"], goal))
-    shared = found["costs"]
-    table.append(_at_least("concurrent probes for each run", shared["coalescing"]["probes_per_run"], 200))
-    table.append(_at_most("scrape of 1,000 components: exporter's default", found["scrape"]["all"]["ratio"], 0.5))
-    table.append(_at_most("loop stall by that scrape, ms", found["scrape"]["all"]["stall_ms"], 10))
-    table.append(_at_most("loop stall by a round of 5,000 checks, ms", shared["stall"]["stall_ms"], 10))
-    table.append(_at_most("import: its floor", shared["import_time"]["ratio"], 1.2))
-    table.append(_at_most("memory for each component, KiB", shared["memory"]["kib_per_component"], 3))
-    table.append(_at_most("10,000 checks each 10 s, % of a core", shared["background"]["core_percent"], 5))
-    return table
+def taken(part: str, *, quick: bool) -> Any:
+    """What one part finds, in an interpreter of its own."""
+    begun = time.monotonic()
+    command = [sys.executable, "-m", "tests.benchmarks", "--part", part, *(["--quick"] if quick else [])]
+    said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    print(f"{part} took {time.monotonic() - begun:.0f} s", flush=True)
+    return json.loads(said)
 
 
-def _at_least(figure: str, measured: float, goal: float) -> Row:
-    return Row(figure, f"{measured:.2f}", f"at least {goal:g}", measured >= goal)
+def cpu() -> str:
+    """The processor's name, as far as the machine tells."""
+    try:
+        named = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        named = None
+    return named[1].strip() if named else platform.machine()
 
 
-def _at_most(figure: str, measured: float, goal: float) -> Row:
-    return Row(figure, f"{measured:.2f}", f"at most {goal:g}", measured <= goal)
+def write(found: tables.Figures) -> None:
+    """Put the figures, the tables and the chart in their places."""
+    docs = ROOT / "docs"
+    (docs / "benchmarks.json").write_text(json.dumps(found, indent=2) + "\n")
+    (docs / "benchmarks.svg").write_text(chart(found["probes"]["kept_open"]))
+    for page, text in ((ROOT / "README.md", tables.short(found)), (docs / "benchmarks.md", tables.full(found))):
+        page.write_text(marked(page.read_text(), text))
 
 
-def markdown(table: list[Row], machine: str) -> str:
-    """The table as the README shows it: missed goals are shown as missed."""
-    lines = [
-        f"Measured {machine}; `make bench` prints them anew.",
-        "",
-        "| figure | measured | goal |",
-        "| --- | --- | --- |",
-    ]
-    lines += [f"| {row.figure} | {row.measured} | {row.goal}{'' if row.held else ' (missed)'} |" for row in table]
-    return "\n".join(lines) + "\n"
+def marked(page: str, text: str) -> str:
+    """The page with this text between its marks.
+
+    Raises:
+        ValueError: It has none.
+    """
+    replaced, times = MARKED.subn(lambda match: match[1] + text + match[2], page)
+    if times != 1:
+        raise ValueError("a page of figures has one `<!-- figures -->` and one `<!-- end of figures -->` after it")
+    return replaced
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter runs, nothing is written")
-    quick = parser.parse_args().quick
-    found: dict[str, Any] = {
-        "rounds": rounds.figures(),
-        "scrape": {"all": scrape.figures()},
-        "costs": {
-            "import_time": costs.import_time(),
-            "memory": costs.memory(),
-            "coalescing": costs.coalescing(),
-            "stall": costs.stall(),
-            "background": costs.background(seconds=5.0 if quick else 20.0),
-        },
-        "probes": probes.figures(seconds=1.0 if quick else 3.0, rounds=1 if quick else 3),
+    parser.add_argument("--quick", action="store_true", help="see that everything runs; nothing is written")
+    parser.add_argument("--part", choices=PARTS, help="take one part alone and print it as JSON")
+    options = parser.parse_args()
+    if options.part is not None:
+        part = importlib.import_module(f"tests.benchmarks.{options.part}")
+        print(json.dumps(part.figures(quick=options.quick), indent=2))
+        return
+    found = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "cores": len(os.sched_getaffinity(0)),
+        "cpu": cpu(),
+        **{part: taken(part, quick=options.quick) for part in PARTS},
     }
-    table = rows(found)
-    today = datetime.now(UTC).date().isoformat()
-    text = markdown(table, f"on {today} with Python {platform.python_version()} on two shared cores")
-    print(text)
-    if not quick:
-        (ROOT / "docs" / "benchmarks.json").write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
-        readme = ROOT / "README.md"
-        readme.write_text(MARKED.sub(lambda match: match[1] + text + match[2], readme.read_text()))
+    print(tables.short(found), tables.full(found), sep="\n")
+    if options.quick:
+        chart(found["probes"]["kept_open"])
+    else:
+        write(found)
+    if missing := found["probes"]["missing"]:
+        print("not installed, left out:", ", ".join(missing))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What it costs to have the library: at import, in memory, in the background, and while a check hangs."""
+"""What it costs to have the library: at import, in memory, in the background, and on the loop during a round."""
 
 import asyncio
 import gc
@@ -7,25 +7,39 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from typing import Any
 
 from otel_health import Checker
+from otel_health.prometheus import PrometheusExporter
+from tests.benchmarks.interleaved import in_turns, median, ratio
 from tests.benchmarks.rounds import at_once
 
+OURS = "import otel_health"
 FLOOR = "import asyncio, opentelemetry.metrics, opentelemetry.trace, starlette.routing, starlette.responses"
 
 
-def import_time(rounds: int = 9) -> dict[str, float]:
-    """The import beside its floor: what any library on asyncio, OpenTelemetry's API and Starlette has to import."""
-    pairs = [(_import_ms("import otel_health"), _import_ms(FLOOR)) for _ in range(rounds)]
+def figures(*, quick: bool) -> dict[str, Any]:
+    """All of them."""
     return {
-        "ratio": statistics.median(ours / floor for ours, floor in pairs),
-        "ours_ms": statistics.median(ours for ours, _ in pairs),
-        "floor_ms": statistics.median(floor for _, floor in pairs),
+        "import_time": import_time(rounds=2 if quick else 15),
+        "memory": memory(),
+        "stall": stall(),
+        "background": background(interval=2.0 if quick else 10.0),
+    }
+
+
+def import_time(rounds: int) -> dict[str, float]:
+    """The import beside its floor: what any library on asyncio, OpenTelemetry's API and Starlette has to import."""
+    found = in_turns({"ours": lambda: _import_ms(OURS), "floor": lambda: _import_ms(FLOOR)}, rounds)
+    return {
+        "ratio": ratio(found, "ours", "floor"),
+        "ours_ms": median(found, "ours"),
+        "floor_ms": median(found, "floor"),
     }
 
 
 def _import_ms(statement: str) -> float:
-    program = f"import time; begun = time.perf_counter(); {statement}; print(time.perf_counter() - begun)"
+    program = f"import time; begun = time.process_time(); {statement}; print(time.process_time() - begun)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return float(run.stdout) * 1000
 
@@ -49,64 +63,53 @@ def memory(number: int = 2000) -> dict[str, float]:
     return {"kib_per_component": asyncio.run(measure())}
 
 
-def background(number: int = 10_000, interval: float = 10.0, seconds: float = 20.0) -> dict[str, float]:
-    """The share of one core that an open Checker takes for `number` checks each `interval` seconds."""
+def background(interval: float, number: int = 10_000) -> dict[str, float]:
+    """The share of one core that an open Checker takes for `number` checks each 10 s, metrics included.
+
+    Over one interval, or thereabouts, for the jitter: the runs are counted.
+    """
+    runs = 0
+
+    async def check() -> None:
+        nonlocal runs
+        runs += 1
 
     async def measure() -> float:
-        checker = Checker(interval=interval)
+        checker = Checker(interval=interval, meter_provider=PrometheusExporter().meter_provider)
         for each in range(number):
-            checker.add(f"check-{each}", at_once)
+            checker.add(f"check-{each}", check)
         async with checker:
             # The first round and its second looks are over, and the jitter has spread what follows.
-            await asyncio.sleep(interval * 1.2)
-            begun, worked = time.perf_counter(), time.process_time()
-            await asyncio.sleep(seconds)
-            return (time.process_time() - worked) / (time.perf_counter() - begun)
+            await asyncio.sleep(interval * 1.5)
+            before, worked = runs, time.process_time()
+            await asyncio.sleep(interval)
+            return (time.process_time() - worked) / (runs - before)
 
-    return {"core_percent": asyncio.run(measure()) * 100}
-
-
-def coalescing(probes: int = 200) -> dict[str, float]:
-    """How many concurrent probes one run of a check serves."""
-
-    async def measure() -> float:
-        runs = 0
-
-        async def check() -> None:
-            nonlocal runs
-            runs += 1
-            await asyncio.sleep(0.05)
-
-        checker = Checker()
-        checker.add("postgres", check)
-        await asyncio.gather(*(checker.run() for _ in range(probes)))
-        return probes / runs
-
-    return {"probes_per_run": asyncio.run(measure())}
+    each = asyncio.run(measure())
+    return {"core_percent": each * number / 10.0 * 100, "us_per_run": each * 1e6}
 
 
 def stall(number: int = 5000) -> dict[str, float]:
-    """The longest that the loop waits for its turn while a round of `number` checks is made, in milliseconds."""
+    """The longest turn that the loop takes while a round of `number` checks is made, in milliseconds of its thread."""
 
     async def measure() -> float:
-        checker = Checker(ttl=1e-9)
+        checker = Checker(ttl=1e-9, meter_provider=PrometheusExporter().meter_provider)
         for each in range(number):
             checker.add(f"check-{each}", at_once)
         await checker.run()
         longest = []
         for _ in range(7):
-            worst, last = 0.0, time.perf_counter()
+            gc.collect()
+            worst, last = 0.0, time.thread_time()
             renewal = checker.renewal("readyz")
-            while renewal is not None and not renewal.done():
-                worst = max(worst, time.perf_counter() - last)
-                last = time.perf_counter()
+            assert renewal is not None, "everything is older than the ttl, so a round begins"
+            ended = False
+            while not ended:
+                ended = renewal.done()
                 await asyncio.sleep(0)
+                now = time.thread_time()
+                worst, last = max(worst, now - last), now
             longest.append(worst)
         return statistics.median(longest) * 1000
 
     return {"stall_ms": asyncio.run(measure())}
-
-
-if __name__ == "__main__":
-    for measured in (import_time(), memory(), coalescing(), stall(), background()):
-        print({name: round(value, 2) for name, value in measured.items()})

@@ -4,7 +4,7 @@ They are optional: each is imported by the function that needs it.
 """
 
 import dataclasses
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Final
 
@@ -15,12 +15,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-
-async def nothing(*_: object) -> None:
-    """A check that does nothing."""
+CheckFunc = Callable[..., Awaitable[None]]
 
 
-def fast_healthchecks(number: int) -> ASGIApp:
+def fast_healthchecks(number: int, check: CheckFunc) -> ASGIApp:
     """Its router for FastAPI; a pass answers 200 here, where its default is 204."""
     from fast_healthchecks.checks.function import FunctionHealthCheck
     from fast_healthchecks.execution import Probe
@@ -28,7 +26,7 @@ def fast_healthchecks(number: int) -> ASGIApp:
     from fast_healthchecks.integrations.fastapi import HealthcheckRouter
     from fastapi import FastAPI
 
-    checks = [FunctionHealthCheck(func=nothing, name=f"check-{each}") for each in range(number)]
+    checks = [FunctionHealthCheck(func=check, name=f"check-{each}") for each in range(number)]
     app = FastAPI()
     app.include_router(
         HealthcheckRouter(Probe("readiness", checks), options=build_probe_route_options(success_status=200))
@@ -36,7 +34,7 @@ def fast_healthchecks(number: int) -> ASGIApp:
     return app
 
 
-def django_health_check(number: int) -> ASGIApp:
+def django_health_check(number: int, check: CheckFunc) -> ASGIApp:
     """Its view in a Django project of nothing else: no middleware, no database."""
     import django
     from django.conf import settings
@@ -45,8 +43,8 @@ def django_health_check(number: int) -> ASGIApp:
     from health_check.base import HealthCheck
     from health_check.views import HealthCheckView
 
-    check = dataclasses.make_dataclass("Nothing", [("name", str)], bases=(HealthCheck,), namespace={"run": nothing})
-    view = HealthCheckView.as_view(checks=[(check, {"name": f"check-{each}"}) for each in range(number)])
+    component = dataclasses.make_dataclass("Component", [("name", str)], bases=(HealthCheck,), namespace={"run": check})
+    view = HealthCheckView.as_view(checks=[(component, {"name": f"check-{each}"}) for each in range(number)])
     settings.configure(
         ALLOWED_HOSTS=["127.0.0.1"], INSTALLED_APPS=["health_check"], ROOT_URLCONF=(path("health/", view),)
     )
@@ -55,17 +53,17 @@ def django_health_check(number: int) -> ASGIApp:
     return app
 
 
-def probirka(number: int) -> ASGIApp:
+def probirka(number: int, check: CheckFunc) -> ASGIApp:
     """Its ASGI application in a route of Starlette, with results kept for 30 s as in its README."""
     from probirka import Probirka, make_asgi_app
 
     checks = Probirka(success_ttl=30)
     for each in range(number):
-        checks.add(name=f"check-{each}")(nothing)
+        checks.add(name=f"check-{each}")(check)
     return Starlette(routes=[Route("/health", make_asgi_app(checks))])
 
 
-def pulsecheck(number: int) -> ASGIApp:
+def pulsecheck(number: int, check: CheckFunc) -> ASGIApp:
     """Its router for FastAPI."""
     from fastapi import FastAPI
     from pulsecheck.core import HealthRegistry
@@ -74,6 +72,7 @@ def pulsecheck(number: int) -> ASGIApp:
     from pulsecheck.fastapi import make_health_router
 
     async def healthy() -> HealthCheckResult:
+        await check()
         return HealthCheckResult(status=HealthStatus.HEALTHY)
 
     registry = HealthRegistry(environment="benchmark")
@@ -84,7 +83,7 @@ def pulsecheck(number: int) -> ASGIApp:
     return app
 
 
-def svcs(number: int) -> ASGIApp:
+def svcs(number: int, check: CheckFunc) -> ASGIApp:
     """A Starlette route that pings every registered service one after the other, as its documentation shows."""
     import svcs
 
@@ -92,7 +91,7 @@ def svcs(number: int) -> ASGIApp:
 
     async def opened(_: Starlette, registry: svcs.Registry) -> AsyncGenerator[dict[str, object], None]:
         for service in services:
-            registry.register_value(service, service(), ping=nothing)
+            registry.register_value(service, service(), ping=check)
         yield {}
 
     async def healthy(request: Request) -> JSONResponse:
@@ -112,7 +111,7 @@ def svcs(number: int) -> ASGIApp:
     )
 
 
-APPS: Final[dict[str, Callable[[int], ASGIApp]]] = {
+APPS: Final[dict[str, Callable[[int, CheckFunc], ASGIApp]]] = {
     "fast-healthchecks": fast_healthchecks,
     "django-health-check": django_health_check,
     "probirka": probirka,

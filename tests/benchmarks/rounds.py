@@ -1,17 +1,24 @@
 """What a round costs beside the bare primitive: TaskGroup, a timeout each, a histogram recorded for each run."""
 
 import asyncio
-import gc
-import statistics
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_health import Checker, CheckFunc
+from otel_health.metrics import DURATION_BOUNDS
+from tests.benchmarks.interleaved import in_turns, median, ratio
 
 Round = Callable[[], Awaitable[object]]
+
+NUMBERS: Final = {"at once": 1000, "suspending": 1000, "sync": 200}
+"""How many checks a round has; threads are dear, so there are fewer."""
+REPEATS: Final = 5
+"""Rounds in one slice."""
 
 
 async def at_once() -> None:
@@ -27,10 +34,16 @@ def synchronous() -> None:
     """A check that runs in a thread."""
 
 
+async def in_thread() -> None:
+    """The same, as the primitive runs it."""
+    await asyncio.to_thread(synchronous)
+
+
 def primitive(check: Callable[[], Awaitable[None]], number: int) -> Round:
     """A TaskGroup with `asyncio.timeout` around each check, and one `Histogram.record` for each."""
     meter = MeterProvider([InMemoryMetricReader()]).get_meter("primitive")
-    histogram = meter.create_histogram("duration", "s", explicit_bucket_boundaries_advisory=[0.005, 0.1, 1.0])
+    bounds = list(DURATION_BOUNDS)
+    histogram = meter.create_histogram("duration", "s", explicit_bucket_boundaries_advisory=bounds)
     names = [{"component": f"check-{each}"} for each in range(number)]
 
     async def one(attributes: dict[str, str]) -> None:
@@ -47,15 +60,6 @@ def primitive(check: Callable[[], Awaitable[None]], number: int) -> Round:
     return whole
 
 
-def threads_primitive(check: Callable[[], None], number: int) -> Round:
-    """`asyncio.to_thread` for each check, with `asyncio.timeout` and one `Histogram.record`."""
-
-    async def in_thread() -> None:
-        await asyncio.to_thread(check)
-
-    return primitive(in_thread, number)
-
-
 def ours(check: CheckFunc, number: int) -> Round:
     """A Checker's round, everything included: deadline, state, thresholds, metrics."""
     checker = Checker(ttl=1e-9, meter_provider=MeterProvider([InMemoryMetricReader()]))
@@ -64,56 +68,36 @@ def ours(check: CheckFunc, number: int) -> Round:
 
     async def whole() -> None:
         renewal = checker.renewal("readyz")
-        if renewal is not None:
-            await renewal
+        assert renewal is not None, "everything is older than the ttl, so a round begins"
+        await renewal
 
     return whole
 
 
-async def timed(work: Round) -> float:
-    """Seconds of one round."""
-    begun = time.perf_counter()
-    await work()
-    return time.perf_counter() - begun
+def cpu_seconds(runner: asyncio.Runner, work: Round) -> float:
+    """Processor time of one round, in all threads."""
+
+    async def repeated() -> float:
+        begun = time.process_time()
+        for _ in range(REPEATS):
+            await work()
+            await asyncio.sleep(0)  # What a round leaves to the loop's next turn is its own.
+        return time.process_time() - begun
+
+    return runner.run(repeated()) / REPEATS
 
 
-async def ratio(first: Round, second: Round, rounds: int = 15) -> tuple[float, float, float]:
-    """The median ratio of the first to the second, taken in turns, and both medians in seconds."""
-    pairs = []
-    for _ in range(3):
-        await first()
-        await second()
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(rounds):
-            pairs.append((await timed(first), await timed(second)))
-            gc.collect()
-    finally:
-        gc.enable()
-    ratios = [one / other for one, other in pairs]
-    return statistics.median(ratios), *(statistics.median(column) for column in zip(*pairs, strict=True))
-
-
-def figures(number: int = 1000) -> dict[str, dict[str, float]]:
+def figures(*, quick: bool) -> dict[str, dict[str, float]]:
     """Each kind of check: ratio to the primitive, and microseconds for each check."""
-
-    async def measure() -> dict[str, dict[str, float]]:
-        found = {}
-        for name, check in (("at once", at_once), ("suspending", suspending)):
-            found[name] = _row(await ratio(ours(check, number), primitive(check, number)), number)
-        few = min(number, 200)
-        found["sync"] = _row(await ratio(ours(synchronous, few), threads_primitive(synchronous, few)), few)
-        return found
-
-    return asyncio.run(measure())
-
-
-def _row(measured: tuple[float, float, float], number: int) -> dict[str, float]:
-    share, mine, theirs = measured
-    return {"ratio": share, "ours_us": mine / number * 1e6, "primitive_us": theirs / number * 1e6}
-
-
-if __name__ == "__main__":
-    for kind, row in figures().items():
-        print(f"{kind:12} {row['ratio']:.2f}  ours {row['ours_us']:.1f} us, primitive {row['primitive_us']:.1f} us")
+    kinds = {"at once": (at_once, at_once), "suspending": (suspending, suspending), "sync": (synchronous, in_thread)}
+    found = {}
+    with asyncio.Runner() as runner:
+        for kind, (check, bare) in kinds.items():
+            number = NUMBERS[kind]
+            works = {"ours": ours(check, number), "primitive": primitive(bare, number)}
+            measures = {name: partial(cpu_seconds, runner, work) for name, work in works.items()}
+            in_turns(measures, 1)
+            turns = in_turns(measures, 3 if quick else 21)
+            each = {f"{name}_us": median(turns, name) / number * 1e6 for name in works}
+            found[kind] = {"ratio": ratio(turns, "ours", "primitive"), **each}
+    return found

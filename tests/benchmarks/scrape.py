@@ -1,25 +1,33 @@
 """What a scrape of 1,000 components costs beside the exporter's default, and for how long it stalls the loop."""
 
 import asyncio
-import statistics
 import time
-from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from otel_health import Checker
 from otel_health.prometheus import PrometheusExporter
+from tests.benchmarks.asked import answer
+from tests.benchmarks.interleaved import in_turns, median, ratio
 from tests.benchmarks.rounds import at_once
 
+NUMBER: Final = 1000
+BEAT: Final = 0.001
+"""Seconds that the beat sleeps for."""
 
-def default(number: int) -> CollectorRegistry:
+
+def default() -> CollectorRegistry:
     """The exporter as it comes: a gauge, a histogram of 15 buckets and a counter for each component."""
     registry = CollectorRegistry()
     meter = MeterProvider([PrometheusMetricReader(registry=registry)]).get_meter("default")
-    names = [{"component": f"check-{each}"} for each in range(number)]
+    names = [{"component": f"check-{each}"} for each in range(NUMBER)]
     meter.create_observable_gauge("up", [lambda _: [Observation(1, name) for name in names]])
     histogram, counter = meter.create_histogram("duration", "s"), meter.create_counter("runs")
     for name in names:
@@ -28,67 +36,64 @@ def default(number: int) -> CollectorRegistry:
     return registry
 
 
-async def ours(number: int) -> PrometheusExporter:
-    """Ours, with all its instruments."""
-    exporter = PrometheusExporter()
-    checker = Checker(meter_provider=exporter.meter_provider)
-    for each in range(number):
-        checker.add(f"check-{each}", at_once)
-    await checker.run()
-    _kept.append(checker)
-    return exporter
-
-
-_kept: list[Checker] = []
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long one call takes."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
-
-
-async def stall(exporter: PrometheusExporter) -> float:
-    """The longest that the loop waits for its turn while a scrape is answered, in seconds."""
-    worst = 0.0
-    done = False
+async def beating(app: ASGIApp | None) -> float:
+    """The longest that the loop waits for its turn while a scrape is answered, or as long while nothing is."""
+    worst, done = 0.0, False
 
     async def beat() -> None:
         nonlocal worst
         while not done:
             begun = time.perf_counter()
-            await asyncio.sleep(0.001)
-            worst = max(worst, time.perf_counter() - begun - 0.001)
+            await asyncio.sleep(BEAT)
+            worst = max(worst, time.perf_counter() - begun - BEAT)
 
-    beating = asyncio.ensure_future(beat())
-    await asyncio.sleep(0.05)
+    heart = asyncio.ensure_future(beat())
+    await asyncio.sleep(0.02)
     worst = 0.0
-    await exporter.scraped("", zipped=False, patience=30.0)
+    await (asyncio.sleep(0.1) if app is None else answer(app, "/metrics"))
+    await asyncio.sleep(2 * BEAT)
     done = True
-    await beating
-    return worst
+    await heart
+    return worst * 1e3
 
 
-def figures(number: int = 1000, rounds: int = 7) -> dict[str, float]:
-    """The ratio to the default, both in milliseconds, and the median of the longest stall."""
-
-    async def measure() -> dict[str, float]:
-        registry, exporter = default(number), await ours(number)
-        pairs = [
-            (seconds(lambda: generate_latest(exporter.registry)), seconds(lambda: generate_latest(registry)))
-            for _ in range(rounds)
-        ]
-        stalls = [await stall(exporter) for _ in range(rounds)]
-        return {
-            "ratio": statistics.median(one / other for one, other in pairs),
-            "ours_ms": statistics.median(one for one, _ in pairs) * 1e3,
-            "default_ms": statistics.median(other for _, other in pairs) * 1e3,
-            "stall_ms": statistics.median(stalls) * 1e3,
-        }
-
-    return asyncio.run(measure())
+async def cpu_ms(app: ASGIApp) -> float:
+    """Processor time of one scrape, as it is asked for."""
+    begun = time.process_time()
+    await answer(app, "/metrics")
+    return (time.process_time() - begun) * 1e3
 
 
-if __name__ == "__main__":
-    print({name: round(value, 2) for name, value in figures().items()})
+def default_cpu_ms(registry: CollectorRegistry) -> float:
+    """Processor time of the default's text alone."""
+    begun = time.process_time()
+    generate_latest(registry)
+    return (time.process_time() - begun) * 1e3
+
+
+def figures(*, quick: bool) -> dict[str, float]:
+    """The ratio to the default, both in milliseconds, and the median of the longest stalls."""
+    rounds = 2 if quick else 11
+    registry = default()
+    exporter = PrometheusExporter()
+    checker = Checker(meter_provider=exporter.meter_provider, interval=3600.0)
+    for each in range(NUMBER):
+        checker.add(f"check-{each}", at_once)
+    app = Starlette(routes=[exporter.route("/metrics")])
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        runner.run(stack.enter_async_context(checker))
+        runner.run(checker.run())
+        samples = runner.run(answer(app, "/metrics")).count(b"otel_health_check_up{")
+        assert samples == NUMBER, f"the scrape shows {samples} components"
+        found = in_turns(
+            {
+                "ours": lambda: runner.run(cpu_ms(app)),
+                "default": lambda: default_cpu_ms(registry),
+                "stall": lambda: runner.run(beating(app)),
+                "idle": lambda: runner.run(beating(None)),
+            },
+            rounds,
+        )
+        runner.run(stack.aclose())
+    return {"ratio": ratio(found, "ours", "default"), **{f"{name}_ms": median(found, name) for name in found}}

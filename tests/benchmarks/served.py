@@ -1,8 +1,10 @@
-"""One server with so many components whose checks do nothing: `python -m tests.benchmarks.served KIND NUMBER PORT`."""
+"""One server of so many components with one check: `python -m tests.benchmarks.served KIND NUMBER PORT CHECK`."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -13,17 +15,40 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from otel_health import Checker
-from otel_health.http.render import as_json
+from otel_health.http.render import Details
 from tests.benchmarks import peers
-from tests.benchmarks.peers import nothing
+from tests.benchmarks.asked import answer
+from tests.benchmarks.peers import CheckFunc
+
+RAN: Final = b"\1"
+"""What `counted` writes to standard output whenever it runs."""
 
 
-def checker_of(number: int) -> Checker:
-    """A Checker of so many components, and no metrics."""
-    checker = Checker()
-    for each in range(number):
-        checker.add(f"check-{each}", nothing)
-    return checker
+async def nothing(*_: object) -> None:
+    """A check that does nothing."""
+
+
+async def counted(*_: object) -> None:
+    """A check that takes a moment, and tells whoever started this server that it ran."""
+    os.write(sys.stdout.fileno(), RAN)
+    await asyncio.sleep(0.05)
+
+
+async def hanging(*_: object) -> None:
+    """A check that waits for what never comes."""
+    await asyncio.Event().wait()
+
+
+async def stubborn(*_: object) -> None:
+    """A check that hangs and swallows its cancellation, as one does that catches everything and tries again."""
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            continue
+
+
+CHECKS: Final[dict[str, CheckFunc]] = {each.__name__: each for each in (nothing, counted, hanging, stubborn)}
 
 
 class Constant:
@@ -40,7 +65,15 @@ class Constant:
         await send(self._body)
 
 
-def starlette(_: int) -> ASGIApp:
+def checker_of(number: int, check: CheckFunc = nothing, **options: float) -> Checker:
+    """A Checker of so many components, and no metrics: the peers have none."""
+    checker = Checker(**options)  # type: ignore[arg-type]
+    for each in range(number):
+        checker.add(f"check-{each}", check)
+    return checker
+
+
+def starlette(number: int, check: CheckFunc) -> ASGIApp:  # noqa: ARG001 - as all kinds are made.
     """Bare Starlette: what an application writes that checks nothing."""
 
     async def readyz(_: Request) -> JSONResponse:
@@ -49,60 +82,63 @@ def starlette(_: int) -> ASGIApp:
     return Starlette(routes=[Route("/readyz", readyz)])
 
 
-def raw(_: int) -> ASGIApp:
+def raw(number: int, check: CheckFunc) -> ASGIApp:  # noqa: ARG001 - as all kinds are made.
     """The limit of the server."""
     return Constant(b'{"status":"pass"}')
 
 
-def constant(number: int) -> ASGIApp:
-    """The limit of a Starlette route that sends as many bytes as our JSON has for this number."""
-    checker = checker_of(number)
-    body = as_json(asyncio.run(checker.run()), "names", checker.service)
+def constant(target: str, details: Details, number: int, check: CheckFunc) -> ASGIApp:
+    """The limit of a Starlette route that sends as many bytes as ours does."""
+    checker = checker_of(number, check, ttl=60.0)
+
+    async def passing() -> bytes:
+        await checker.run()
+        return await answer(checker.asgi(details=details), target)
+
+    body = asyncio.run(passing())
     return Starlette(routes=[Route("/readyz", Constant(body))])
 
 
-def routes(number: int) -> ASGIApp:
+def routes(number: int, check: CheckFunc) -> ASGIApp:
     """Our routes, with the checks renewed in the background."""
-    checker = checker_of(number)
+    checker = checker_of(number, check)
     return Starlette(routes=checker.routes(), lifespan=checker.lifespan)
 
 
-def asgi(number: int) -> ASGIApp:
-    """Our ASGI application, served by itself."""
-    return checker_of(number).asgi()
-
-
-def demand(number: int) -> ASGIApp:
-    """Our routes, with the checks renewed when a probe finds them older than the ttl."""
-    return Starlette(routes=checker_of(number).routes())
-
-
-def short(number: int) -> ASGIApp:
+def short(number: int, check: CheckFunc) -> ASGIApp:
     """Our routes, with the verdict alone."""
-    checker = checker_of(number)
+    checker = checker_of(number, check)
     return Starlette(routes=checker.routes(details="status"), lifespan=checker.lifespan)
 
 
-# What is compared stands side by side, as it is driven.
-APPS: Final[dict[str, Callable[[int], ASGIApp]]] = {
-    "asgi": asgi,
+def asgi(number: int, check: CheckFunc) -> ASGIApp:
+    """Our ASGI application, served by itself: it opens the Checker, too."""
+    return checker_of(number, check).asgi()
+
+
+def demand(number: int, check: CheckFunc) -> ASGIApp:
+    """Our routes, with the checks renewed when a probe finds them older than the ttl."""
+    return Starlette(routes=checker_of(number, check).routes())
+
+
+APPS: Final[dict[str, Callable[[int, CheckFunc], ASGIApp]]] = {
     "raw": raw,
+    "asgi": asgi,
     "starlette": starlette,
-    "constant": constant,
+    "constant": partial(constant, "/readyz", "names"),
     "routes": routes,
-    "demand": demand,
-    "text": routes,
+    "constant text": partial(constant, "/readyz?verbose", "names"),
+    "constant short": partial(constant, "/readyz", "status"),
     "short": short,
+    "demand": demand,
     **peers.APPS,
 }
-PATHS: Final = dict.fromkeys(APPS, "/readyz") | {"text": "/readyz?verbose"} | peers.PATHS
 
 
-def main(kind: str, number: str, port: str) -> None:
-    """Serve until terminated."""
-    app = APPS[kind](int(number))
+def main(kind: str, number: str, port: str, check: str) -> None:
+    """Serve until killed; every kind with the same settings."""
     uvicorn.run(
-        app,
+        APPS[kind](int(number), CHECKS[check]),
         host="127.0.0.1",
         port=int(port),
         http="httptools",

@@ -1,0 +1,36 @@
+"""Rounds in which everything that is compared takes its turn, so that what drifts on the machine touches all alike."""
+
+import gc
+import statistics
+from collections.abc import Callable, Mapping
+
+Slices = dict[str, list[float]]
+"""What each measure found, round by round."""
+
+
+def in_turns(measures: Mapping[str, Callable[[], float]], rounds: int) -> Slices:
+    """Take one slice of each measure in every round; there and back, so that nobody is always the first.
+
+    Garbage is collected before each slice, and as it is anywhere meanwhile: whoever makes more of it pays for it. What
+    was there before is not gone through again, since it is nobody's.
+    """
+    found: Slices = {name: [] for name in measures}
+    gc.freeze()
+    try:
+        for turn in range(rounds):
+            for name in reversed(found) if turn % 2 else found:
+                gc.collect()
+                found[name].append(measures[name]())
+    finally:
+        gc.unfreeze()
+    return found
+
+
+def ratio(found: Slices, one: str, other: str) -> float:
+    """The median over the rounds of how much more the one takes than the other."""
+    return statistics.median(first / second for first, second in zip(found[one], found[other], strict=True))
+
+
+def median(found: Slices, name: str) -> float:
+    """The median over the rounds."""
+    return statistics.median(found[name])
