@@ -1,6 +1,7 @@
 """Probes over HTTP: what is asked and what is answered."""
 
 import asyncio
+import itertools
 import json
 import logging
 import time
@@ -247,6 +248,20 @@ async def test_only_true_lifts_a_caller(answer: Any, lifted: bool, kind: str) ->
     assert ("serviceId" in response.json()) is lifted
 
 
+async def test_what_one_caller_may_see_is_kept_for_nobody_else() -> None:
+    """Authorised and anonymous callers take turns at one endpoint, in every format; each gets his own answer."""
+
+    def operators(request: Request) -> bool:
+        return request.headers.get("x-token") == "right"
+
+    async with client(example().asgi(authorize=operators)) as opened:
+        for path in ("/readyz", "/readyz?verbose", "/readyz/queue", "/readyz/queue?verbose"):
+            for token in ("right", "wrong", "right", "wrong"):
+                response = await opened.get(path, headers={"x-token": token})
+                assert ("12 waiting" in response.text) is (token == "right")
+                assert ("cache" in response.text) is ("queue" not in path)
+
+
 async def test_an_authoriser_at_fault_lifts_nobody(caplog: pytest.LogCaptureFixture) -> None:
     """One that raises, or never answers, closes the door, and the probe still answers in time."""
 
@@ -274,8 +289,31 @@ async def test_an_authoriser_at_fault_lifts_nobody(caplog: pytest.LogCaptureFixt
         assert response.json() == {"status": "pass", "checks": {"cache": [{"status": "pass"}]}}
         assert time.monotonic() - begun < 0.5
     await checker.run()
-    assert "authorize raised RuntimeError" in caplog.text
+    assert "authorize raised RuntimeError for readyz" in caplog.text
+    assert "authorize raised CancelledError for readyz" in caplog.text
+    assert caplog.text.count("authorize did not answer in time for readyz") == 1
     assert SECRET not in caplog.text
+
+
+@pytest.mark.virtual_time
+async def test_what_the_authoriser_takes_is_taken_from_the_budget() -> None:
+    """A dawdling authoriser has half of the budget, and together with a hanging check no more than all of it."""
+    now = asyncio.get_running_loop().time
+    checker = Checker(answer_within=0.8, clock=now)
+    checker.add("hangs", hanging(), timeout=5.0)
+
+    async def asked(dawdle: float) -> tuple[float, bool]:
+        async def authorize(_: Request) -> bool:
+            await asyncio.sleep(dawdle)
+            return True
+
+        begun = now()
+        response = await get(checker, "/readyz", authorize=authorize)
+        return round(now() - begun, 6), "since" in response.text
+
+    assert await asked(0.3) == (0.8, True)
+    assert await asked(0.5) == (0.8, False)
+    await checker.__aexit__(None, None, None)
 
 
 async def test_one_component_by_its_own_status() -> None:
@@ -285,6 +323,23 @@ async def test_one_component_by_its_own_status() -> None:
     assert (await get(checker, "/readyz/postgres")).status_code == 503
     assert (await get(checker, "/readyz/queue")).status_code == 200
     assert (await get(checker, "/readyz/cache?verbose")).text == "[+]cache ok\nreadyz check passed\n"
+    for app in (Starlette(routes=checker.routes()), checker.asgi()):
+        async with client(app) as opened:
+            assert (await opened.get("/readyz/postgres/")).status_code == 503
+
+
+async def test_a_components_own_route_renews_it_alone() -> None:
+    """Asking for one component neither runs nor awaits its neighbours, and is answered anew when it changes."""
+    switch, neighbour = Switch(), Switch()
+    checker = Checker(ttl=1e-9)
+    checker.add("it", switch)
+    checker.add("neighbour", neighbour)
+    async with client(checker.asgi()) as opened:
+        for error, status in ((None, 200), (Failed("x"), 503), (None, 200)):
+            switch.error = error
+            assert (await opened.get("/readyz/it")).status_code == status
+
+    assert neighbour.calls == 0
 
 
 @pytest.mark.parametrize(
@@ -316,8 +371,23 @@ async def test_head_is_get_without_the_body(path: str) -> None:
         got, head = await opened.get(path), await opened.head(path)
 
     assert (got.status_code, dict(got.headers)) == (head.status_code, dict(head.headers))
-    assert head.content == b""
     assert head.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/readyz?verbose", "/readyz/postgres", "/readyz/nobody", "/x"])
+async def test_head_has_no_body(path: str) -> None:
+    """Not a byte is handed to the server, the first time and when the answer is kept; clients would hide it."""
+    target, _, query = path.partition("?")
+    checker, bodies = example(), []
+
+    async def send(message: Any) -> None:
+        bodies.append(message.get("body", b""))
+
+    scope = {"type": "http", "path": target, "query_string": query.encode(), "headers": []}
+    for method in ("GET", "HEAD", "HEAD"):
+        bodies.clear()
+        await checker.asgi()(scope | {"method": method}, _nothing, send)
+        assert any(bodies) is (method == "GET")
 
 
 async def test_exclude_leaves_components_out_and_warns_of_the_rest() -> None:
@@ -336,6 +406,42 @@ async def test_exclude_leaves_components_out_and_warns_of_the_rest() -> None:
     body = (await get(checker, "/readyz?exclude=broker&exclude=nobody")).json()
     assert (body["status"], list(body["checks"])) == ("pass", ["cache"])
     assert body["notes"] == ['some health checks cannot be excluded: no matches for "nobody"']
+
+
+async def test_exclude_is_asked_of_the_probe_itself() -> None:
+    """What a probe does not ask is not in its answer, whatever else is left out."""
+    checker = Checker()
+    checker.add("cache", passing(), probes={"own"})
+    checker.add("broker", failing())
+    checker.add("queue", passing(), probes={"own"})
+
+    body = (await get(checker, "/own?exclude=queue&exclude=a&exclude=b")).json()
+
+    assert (body["status"], list(body["checks"])) == ("pass", ["cache"])
+    assert body["notes"] == ['some health checks cannot be excluded: no matches for "a", "b"']
+
+
+async def test_no_question_is_answered_with_the_answer_to_another() -> None:
+    """Whatever is kept of one format or component, the next question gets what it asked for."""
+    asked = {
+        ("/readyz", "*/*"): (503, "application/health+json"),
+        ("/readyz", "application/json"): (503, "application/json"),
+        ("/readyz", "text/plain"): (503, "text/plain; charset=utf-8"),
+        ("/readyz?verbose", "*/*"): (503, "text/plain; charset=utf-8"),
+        ("/readyz?exclude=broker", "*/*"): (200, "application/health+json"),
+        ("/readyz?exclude=broker", "text/plain"): (200, "text/plain; charset=utf-8"),
+        ("/readyz?verbose&exclude=broker", "*/*"): (200, "text/plain; charset=utf-8"),
+        ("/readyz/cache", "*/*"): (200, "application/health+json"),
+        ("/readyz/cache?verbose", "*/*"): (200, "text/plain; charset=utf-8"),
+    }
+    checker = Checker(ttl=60.0)
+    checker.add("cache", passing())
+    checker.add("broker", failing())
+    async with client(checker.asgi()) as opened:
+        for (first, accepting), (second, accept) in itertools.product(asked, repeat=2):
+            await opened.get(first, headers={"accept": accepting})
+            response = await opened.get(second, headers={"accept": accept})
+            assert (response.status_code, response.headers["content-type"]) == asked[second, accept]
 
 
 async def test_exclude_joins_the_probes_own_round() -> None:
@@ -377,6 +483,33 @@ async def test_too_much_to_exclude_is_a_bad_request(query: str) -> None:
     response = await get(example(), f"/readyz?{query}")
 
     assert (response.status_code, response.headers["cache-control"]) == (400, "no-store")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "&".join(f"exclude=c{number}&exclude=c{number}" for number in range(32)),
+        "exclude=" + "x" * 1024,
+        "x=" + "y" * 8190,
+        "&".join(f"c{number}=postgres" for number in range(33)),
+    ],
+)
+async def test_what_is_just_not_too_much_is_answered(query: str) -> None:
+    """To the name and the byte; a name given twice counts once, and other parameters not at all."""
+    assert (await get(example(), f"/readyz?{query}")).status_code == 200
+
+
+async def test_a_stale_component_is_told_as_stale_with_full_details() -> None:
+    """Not with the message of a result that nobody believes any more."""
+    clock = [1000.0]
+    checker = Checker(clock=lambda: clock[0])
+    checker.add("postgres", refused)
+    await checker.run()
+    clock[0] += 60.0
+    async with checker:
+        text = (await get(checker, "/readyz?verbose", details="full")).text
+
+    assert text == "[-]postgres failed: stale\nreadyz check failed\n"
 
 
 @given(st.binary(max_size=2000))
@@ -422,6 +555,10 @@ def test_no_request_breaks_the_application(path: str, query: str, accept: str) -
     if b"json" in dict(sent[0]["headers"])[b"content-type"]:
         json.loads(body)
     assert all(line.isprintable() for line in body.split("\n"))
+
+
+async def _nothing() -> Any:
+    raise AssertionError("a probe reads no body")
 
 
 async def _answer(scope: Any, receive: Any, send: Any) -> None:
@@ -504,6 +641,22 @@ async def test_an_answer_follows_the_state() -> None:
         assert (await opened.get("/readyz")).status_code == 503
         checker.remove("later")
         assert (await opened.get("/readyz")).status_code == 200
+
+
+async def test_a_kept_answer_is_not_served_while_it_is_renewed() -> None:
+    """Where a check takes its time, the probe that finds its result too old waits for the next one."""
+    healthy = True
+
+    async def check() -> bool:
+        await asyncio.sleep(0)
+        return healthy
+
+    checker = Checker(ttl=1e-9)
+    checker.add("redis", check)
+    async with client(checker.asgi()) as opened:
+        for healthy in (True, False, True, False):
+            for path in ("/readyz", "/readyz/redis"):
+                assert (await opened.get(path)).status_code == (200 if healthy else 503)
 
 
 async def test_a_kept_answer_expires_with_the_state() -> None:
@@ -627,6 +780,18 @@ async def test_the_application_opens_the_checker_when_it_is_served_by_itself() -
     await checker.asgi()({"type": "lifespan"}, receive, send)
 
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_a_websocket_is_closed() -> None:
+    """A probe has nothing to say there, and nobody is left waiting."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await example().asgi()({"type": "websocket", "path": "/readyz"}, _nothing, send)
+
+    assert sent == [{"type": "websocket.close", "code": 1000}]
 
 
 async def test_liveness_of_a_pending_local_check_passes() -> None:

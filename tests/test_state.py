@@ -236,11 +236,12 @@ def test_statuses_are_ordered_by_severity() -> None:
 def test_a_stale_component_is_stale_since_its_result_expired() -> None:
     """Not since somebody noticed; and it stays so until a result comes."""
     check = Check(name="redis", function=passing(), interval=10.0, timeout=3.0)
-    up = advance(pending(900.0), outcome(P, 1000.0), check, expires_at=23.0)
+    first = advance(pending(900.0), outcome(P, 1000.0), check, expires_at=23.0)
+    up = advance(first, outcome(P, 1010.0), check, expires_at=33.0)
 
     stale = aged(up, check, 60.0)
 
-    assert (stale.since, stale.result, stale.consecutive_successes) == (1023.0, up.result, 0)
+    assert (stale.since, stale.result, stale.consecutive_successes) == (1033.0, up.result, 0)
     assert aged(stale, check, 1e9) is stale
 
 
