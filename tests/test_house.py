@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"http.render"},
     {"http.endpoints"},
     {"checker"},
-    {"prometheus"},
+    {"exceptions", "prometheus"},
 ]
 """From the bottom: a module imports from the layers below its own only."""
 
@@ -33,6 +33,7 @@ FOREIGN: dict[str, set[str]] = {
     "quiet": {"opentelemetry"},
     "http.endpoints": {"starlette"},
     "checker": {"opentelemetry.metrics", "opentelemetry.trace", "starlette"},
+    "exceptions": {"opentelemetry.metrics", "opentelemetry.trace", "opentelemetry", "starlette.types"},
     "prometheus": {"opentelemetry", "prometheus_client", "starlette"},
 }
 """The third parties that a module may import; the others import the standard library alone."""
