@@ -93,7 +93,7 @@ class _Guard:
         async def guarded(request: Request) -> Response:
             client = redact(request.client.host) if request.client else "a Unix socket"
             if not await self._admits(request):
-                self._logger.warning("debug: %s was refused %s", client, name)
+                self._logger.info("debug: %s was refused %s", client, name)
                 return _said(401, "unauthorized", {"www-authenticate": "Bearer"})
             if request.method != method:
                 return _said(405, f"ask for {name} by {method}", {"allow": method})
