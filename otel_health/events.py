@@ -2,7 +2,6 @@
 
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from contextvars import Context
 from typing import Final, Literal
@@ -12,7 +11,7 @@ from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
 
 from otel_health import names
-from otel_health.redaction import redact
+from otel_health.redaction import redact, stack_of
 from otel_health.report import CheckResult, ErrorType, Status, Transition
 from otel_health.threads import Threads
 
@@ -69,7 +68,7 @@ class Events:
             return
         stack = None
         if self._tracebacks and exception is not None:
-            stack = _stack(exception)
+            stack = stack_of(exception)
         ended_at = time.time_ns()
         self._tell(lambda: self._run(result, transition, outage, stack, ended_at if traced else None))
 
@@ -189,10 +188,3 @@ class Events:
             extra[names.EVENT_TRACE_ID] = trace.format_trace_id(context.trace_id)
         text = redact(text) if stack is None else f"{redact(text)}\n{stack}"
         self._logger.log(_LEVELS[transition.after], "%s", text, extra=extra)
-
-
-def _stack(exception: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(exception))
-    except BaseException:  # noqa: BLE001 - a hostile exception costs its traceback and nothing else.
-        return "the traceback could not be formatted"

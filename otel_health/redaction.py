@@ -1,6 +1,7 @@
 """Turning what a check raised into a line that is safe to keep: bounded, printable, without secrets."""
 
 import re
+import traceback
 from functools import cache
 from typing import Final
 
@@ -76,3 +77,11 @@ def describe(exception: BaseException) -> str:
         return redact(str(exception))
     except BaseException:  # noqa: BLE001 - a hostile __str__ must cost the check its message, not the loop its life.
         return "the exception could not be put into words"
+
+
+def stack_of(exception: BaseException) -> str:
+    """Return the traceback of an exception, with whatever secrets stand in it: for those who allowed that."""
+    try:
+        return "".join(traceback.format_exception(exception))
+    except BaseException:  # noqa: BLE001 - a hostile exception costs its traceback and nothing else.
+        return "the traceback could not be formatted"

@@ -23,7 +23,8 @@ LAYERS: list[set[str]] = [
     {"http.render"},
     {"http.endpoints"},
     {"checker"},
-    {"prometheus"},
+    {"access", "exceptions", "prometheus"},
+    {"debug"},
 ]
 """From the bottom: a module imports from the layers below its own only."""
 
@@ -33,6 +34,9 @@ FOREIGN: dict[str, set[str]] = {
     "quiet": {"opentelemetry"},
     "http.endpoints": {"starlette"},
     "checker": {"opentelemetry.metrics", "opentelemetry.trace", "starlette"},
+    "access": {"starlette.requests"},
+    "debug": {"pyinstrument", "starlette"},
+    "exceptions": {"opentelemetry.metrics", "opentelemetry.trace", "opentelemetry", "starlette.types"},
     "prometheus": {"opentelemetry", "prometheus_client", "starlette"},
 }
 """The third parties that a module may import; the others import the standard library alone."""
