@@ -14,7 +14,8 @@ PACKAGE = Path(otel_health.__file__).parent
 LAYERS: list[set[str]] = [
     {"report", "redaction", "threads", "names"},
     {"check"},
-    {"compose"},
+    {"compose", "instant"},
+    {"gate", "heartbeat"},
     {"run", "state", "schedule"},
     {"execution"},
     {"registry"},
