@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import wraps
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from otel_health.check import Failed, is_async, require_seconds
 from otel_health.instant import Instant
@@ -130,7 +130,7 @@ class Job(AbstractContextManager["Job"]):
         self._heartbeat = heartbeat
         self._expected = expected
 
-    def __enter__(self) -> "Job":
+    def __enter__(self) -> Self:
         self._heartbeat.begin(self, self._expected)
         return self
 

@@ -1,6 +1,7 @@
 """Gates: switches that the application turns, seen at once wherever anybody looks."""
 
 import asyncio
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -228,7 +229,7 @@ async def test_many_threads_turn_one_gate() -> None:
         await asyncio.sleep(0.05)
 
     assert seen[-1].after is Status.PASS
-    assert all(after.before is before.after for before, after in zip(seen, seen[1:], strict=False))
+    assert all(after.before is before.after for before, after in itertools.pairwise(seen))
 
 
 async def test_a_gate_is_a_check_function() -> None:
