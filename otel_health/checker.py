@@ -475,6 +475,10 @@ class Checker:
         """Tell of something wrong on the user's side of an interface."""
         self._events.fault(message, *arguments)
 
+    def note(self, message: str, *arguments: object) -> None:
+        """Tell of something that is as it should be, and worth knowing."""
+        self._events.note(message, *arguments)
+
     # From a run to the sinks.
 
     def _register(self, check: Check) -> Check:

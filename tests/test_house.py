@@ -25,6 +25,8 @@ LAYERS: list[set[str]] = [
     {"http.endpoints"},
     {"checker"},
     {"prometheus"},
+    {"lifecycle.signals"},
+    {"lifecycle.drain"},
 ]
 """From the bottom: a module imports from the layers below its own only."""
 
@@ -34,6 +36,7 @@ FOREIGN: dict[str, set[str]] = {
     "quiet": {"opentelemetry"},
     "http.endpoints": {"starlette"},
     "checker": {"opentelemetry.metrics", "opentelemetry.trace", "starlette"},
+    "lifecycle.drain": {"starlette"},
     "prometheus": {"opentelemetry", "prometheus_client", "starlette"},
 }
 """The third parties that a module may import; the others import the standard library alone."""
