@@ -30,6 +30,7 @@ def test_sigterm_turns_readiness_off_and_the_service_serves_on(tmp_path: Path, s
     """Not ready at once, alive and serving for the delay, hooks run first, and then the server's own shutdown."""
     if server == "gunicorn":
         pytest.importorskip("gunicorn")
+        pytest.importorskip("uvicorn_worker")
     with serving(tmp_path, server) as service:
         service.waits_for("/readyz", 200)
         sent = service.signal()
@@ -113,14 +114,13 @@ def test_a_reload_does_not_wait(tmp_path: Path) -> None:
     """A developer who saves a file need not wait for load balancers."""
     with serving(tmp_path, "reload", DELAY="60") as service:
         service.waits_for("/readyz", 200)
-        first = service.said["starting"]
-        (tmp_path / "service.py").write_text((tmp_path / "service.py").read_text() + "\n# saved\n")
-        service.hears("ended")
         deadline = time.monotonic() + 20
         while service.said_in.read_text().count("starting") < 2:
+            # What is saved before the watching has begun is not seen.
+            with (tmp_path / "service.py").open("a") as source:
+                source.write("# saved\n")
             assert time.monotonic() < deadline, service.log
-            time.sleep(0.05)
-        assert first
+            time.sleep(0.5)
         service.signal(signal.SIGINT)
         service.ends(20)
 
@@ -260,8 +260,8 @@ def test_ctrl_c_interrupts_at_once(tmp_path: Path) -> None:
 
 def test_a_handler_that_came_later_stays(tmp_path: Path) -> None:
     """It is the application's own word, and is neither chained nor put away."""
-    prepare = "signal.signal(signal.SIGTERM, later := lambda *_: (say('later'), os._exit(9)))"
-    wait = "await drain.__aexit__(None, None, None); assert signal.getsignal(signal.SIGTERM) is later; say('still'); await asyncio.sleep(60)"
+    prepare = "signal.signal(signal.SIGTERM, later := lambda *_: os._exit(9)); await drain.__aexit__(None, None, None)"
+    wait = "assert signal.getsignal(signal.SIGTERM) is later; say('still'); await asyncio.sleep(60)"
     with running(tmp_path, plain(prepare, wait)) as program:
         program.hears("still")
         program.signal()
@@ -368,7 +368,6 @@ async def test_a_sigterm_after_begin_waits_for_what_is_left() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.virtual_time
 async def test_hooks_are_bounded_and_their_failures_are_told(caplog: pytest.LogCaptureFixture) -> None:
     """One that hangs, sync or async, and one that raises: the others run, and leaving takes no longer than one may."""
     caplog.set_level(logging.INFO, "otel_health")
@@ -386,19 +385,16 @@ async def test_hooks_are_bounded_and_their_failures_are_told(caplog: pytest.LogC
 
     checker = Checker(trace="never")
     begun = now()
-    async with Drain(checker, hooks=[hanging, let_go.wait, exits, fine, lambda: fine()], hook_timeout=3.0):
+    async with Drain(checker, hooks=[hanging, let_go.wait, exits, fine, lambda: fine()], hook_timeout=1.0):
         pass
 
-    assert now() - begun <= 3.1
+    assert now() - begun < 2 * 1.0
     assert ran == ["fine", "fine"]
     let_go.set()
-    for _ in range(200):
-        if len([record for record in caplog.records if "the hook" in record.getMessage()]) == 3:
-            break
-        time.sleep(0.01)
+    await eventually(lambda: caplog.text.count("the hook") == 3)
     assert "hunter2" not in caplog.text
     assert "raised SystemExit: postgresql://***@db/orders" in caplog.text
-    assert caplog.text.count("did not end within 3 s of the drain") == 2
+    assert caplog.text.count("did not end within 1 s of the drain") == 2
 
 
 async def test_only_in_the_drain_answers_close_their_connection() -> None:

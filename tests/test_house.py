@@ -27,6 +27,7 @@ LAYERS: list[set[str]] = [
     {"prometheus"},
     {"lifecycle.signals"},
     {"lifecycle.drain"},
+    {"lifecycle.systemd"},
 ]
 """From the bottom: a module imports from the layers below its own only."""
 
