@@ -184,10 +184,12 @@ def command_of(server: str, port: int) -> list[str]:
 
 
 @contextmanager
-def serving(directory: Path, server: str = "uvicorn", source: str = DRAINED, **environment: str) -> Iterator[Service]:
+def serving(
+    directory: Path, server: str = "uvicorn", source: str = DRAINED, port: int = 0, **environment: str
+) -> Iterator[Service]:
     """Run the source under a server, in a process of its own."""
     (directory / "service.py").write_text(source)
-    port = free_port()
+    port = port or free_port()
     service = Service(command_of(server, port), port, directory, {"DELAY": "1", "CAP": "6", **environment})
     try:
         yield service
