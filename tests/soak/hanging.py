@@ -281,7 +281,7 @@ async def main():
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(Hanging()))
     checker = Checker(interval=0.05, tracer_provider=provider, logger=logging.Logger("silent", logging.CRITICAL))
-    checker.add("refused", failing())
+    checker.add("refused", failing(), critical=False)
     hooks = [lambda: hang("registry"), registry]
     async with checker, Drain(checker, delay=0.3, cap=10.0, hooks=hooks, hook_timeout=0.5) as drain:
         await asyncio.sleep(0.2)
