@@ -41,13 +41,12 @@ class Heartbeat(Instant):
         self._beaten: float | None = None
         self._running: tuple[tuple[Job, float, float], ...] = ()
         """The jobs that run, each with when it began and how long it may take."""
-        self._passes = False
 
     def beat(self) -> None:
         """Say that the worker is alive; from any thread."""
         self._beaten = self._clock()
-        # Whoever judges takes `_passes` back before it looks at the last beat: one of the two sees the other.
-        if not self._passes:
+        # Whoever judges is among those that are down before it looks at the last beat: one of the two sees the other.
+        if self.down:
             self.changed()
 
     def job(self, *, expected: float) -> "Job":
@@ -75,7 +74,6 @@ class Heartbeat(Instant):
         Raises:
             Failed: The last beat is too old, or a job takes too long.
         """
-        self._passes = False
         beaten, now = self._beaten, self._clock()
         age = max(now - (self._since if beaten is None else beaten), 0.0)
         for _, begun, expected in self._running:
@@ -85,7 +83,6 @@ class Heartbeat(Instant):
             raise Failed(f"no beat since the start {age:.1f} s ago; max_age is {self.max_age:g} s", age=age)
         if age >= self.max_age:
             raise Failed(f"no beat for {age:.1f} s; max_age is {self.max_age:g} s", age=age)
-        self._passes = True
         return {"age": age}
 
     @property

@@ -25,6 +25,8 @@ class Instant:
 
     def __init__(self) -> None:
         self._watchers: tuple[Watcher, ...] = ()
+        self.down: frozenset[object] = frozenset()
+        """The components that are not held to be up by what this said last."""
 
     def __call__(self) -> CheckReturn:
         """Say how the component is, as any check function does."""
@@ -32,6 +34,11 @@ class Instant:
 
     def opened(self) -> None:
         """The Checker has been opened: time begins to count."""
+
+    def held(self, component: object, *, up: bool) -> None:
+        """Learn what a component is held to be, which is not up while it is being judged."""
+        with self._guard:
+            self.down = self.down - {component} if up else self.down | {component}
 
     def watch(self, watcher: Watcher) -> None:
         """Have `watcher` called, in the thread that changed it, whenever this says something else."""

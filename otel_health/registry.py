@@ -66,6 +66,8 @@ class Component:
 
     def _looked_at(self, instant: Instant) -> ComponentState:
         held = self.state
+        # Whoever is told that it fails is not to be told so again after the next beat.
+        instant.held(self, up=False)
         if instant.pending:
             return held
         expires_at = instant.expires_at
@@ -164,6 +166,8 @@ class Registry:
         with self._lock:
             component = self.get(name)
             component.registered = False
+            if component.instant is not None:
+                component.instant.held(component, up=True)
             del self._components[name.casefold()]
             self._by_probe = {}
             self.version += 1
@@ -269,26 +273,28 @@ class Registry:
         with self._lock:
             if instant is None or not component.registered:
                 return None
+            instant.held(component, up=False)
             held, now = component.state, self._clock()
             # In this order: a beat that comes in between is then looked at once too often, never too late.
             expires_at = instant.expires_at
             if instant.pending:
+                self.version += expires_at < held.expires_at
                 component.state = held._replace(expires_at=expires_at)
-                self.version += 1
                 return None
             look = Look(instant)
             result = component.refine(judge(component.check, look, time.time()))
             failing_since = component.changed_at if held.decided and not held.status.up else now
             believed = expires_at if result.status.up else float("inf")
             transition = self._advance(component, held, result, now, believed)
+            instant.held(component, up=result.status.up)
             return Taken(result, look.exception, transition, now - failing_since)
 
     def _advance(
         self, component: Component, aged: ComponentState, result: CheckResult, finished: float, expires_at: float
     ) -> Transition | None:
         held = component.state
-        if finished >= held.expires_at:
-            # Somebody may have been answered by the expiry: what was shown must not outlive it.
+        if finished >= held.expires_at or expires_at < held.expires_at:
+            # Somebody may have been answered by the expiry, or believe for too long what was shown.
             self.version += 1
         after = states.advance(aged, result, component.check, expires_at)
         component.finished = finished

@@ -331,3 +331,34 @@ async def test_a_slow_start_is_not_killed() -> None:
         assert all(checker.report(probe).status.up for probe in ("livez", "startupz", "readyz"))
         migrated.close("draining")
         assert [checker.report(probe).status.up for probe in ("startupz", "readyz")] == [True, False]
+
+
+@pytest.mark.virtual_time
+async def test_a_beat_is_heard_by_every_checker_that_listens() -> None:
+    """One that has not noticed the silence yet keeps the beat from nobody else."""
+    inner, outer = virtual_checker(), virtual_checker()
+    consumer = inner.heartbeat("consumer", max_age=60)
+    outer.include("orders", inner)
+    consumer.beat()
+    await asyncio.sleep(61)
+    assert (inner.report().status, outer.report().status) == (Status.FAIL, Status.FAIL)
+    await outer.run()
+
+    consumer.beat()
+
+    assert (inner.report().status, outer.report().status) == (Status.PASS, Status.PASS)
+
+
+@pytest.mark.virtual_time
+async def test_an_answer_that_was_kept_is_not_given_past_the_jobs_time() -> None:
+    """A job that begins brings forward the time until which the component is believed."""
+    clock = [1000.0]
+    checker = Checker(clock=lambda: clock[0], ttl=1e6)
+    nightly = checker.heartbeat("nightly", max_age=3600)
+    nightly.beat()
+    async with AsyncClient(transport=ASGITransport(app=checker.asgi()), base_url="http://orders") as client:
+        assert (await client.get("/readyz")).status_code == 200
+        with nightly.job(expected=30):
+            clock[0] += 31
+            assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/readyz")).status_code == 200
