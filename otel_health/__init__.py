@@ -3,6 +3,8 @@
 from otel_health.check import Check, CheckFunc, Degraded, Failed, completes, in_thread
 from otel_health.checker import Checker
 from otel_health.compose import all_of, any_of, at_least, retried, threshold
+from otel_health.gate import Gate
+from otel_health.heartbeat import Heartbeat
 from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, Transition
 
 __version__ = "0.1.0"
@@ -16,7 +18,9 @@ __all__ = [
     "Degraded",
     "ErrorType",
     "Failed",
+    "Gate",
     "HealthReport",
+    "Heartbeat",
     "Status",
     "Transition",
     "all_of",

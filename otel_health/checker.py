@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
@@ -32,6 +33,8 @@ from otel_health.check import (
 from otel_health.compose import set_once
 from otel_health.events import SLOW_SHARE, TRACE, Events, Trace
 from otel_health.execution import Runner
+from otel_health.gate import Gate
+from otel_health.heartbeat import Heartbeat
 from otel_health.http.endpoints import (
     Authorize,
     Endpoints,
@@ -43,7 +46,7 @@ from otel_health.http.endpoints import (
 from otel_health.http.render import Details, Service
 from otel_health.metrics import Sampled, instruments_of
 from otel_health.quiet import quiet_context
-from otel_health.registry import Component, Registry
+from otel_health.registry import Component, Registry, Taken
 from otel_health.renewal import Renewals
 from otel_health.report import CheckResult, ComponentState, HealthReport, Status, Transition
 from otel_health.run import Run, Slot
@@ -55,6 +58,9 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 TOLD_SECONDS = 0.25
 """How long `run` waits, at most, for its log lines and spans to be written."""
+
+MAX_UNTOLD = 1000
+"""Changes of gates and heartbeats that wait for a loop on which they may be told, before the oldest are forgotten."""
 
 
 class Checker:
@@ -134,9 +140,10 @@ class Checker:
         self._events = Events(logger or logging.getLogger("otel_health"), tracer_provider, trace, tracebacks=tracebacks)
         self._runner = Runner(clock, quiet_context())
         self._registry = Registry(clock, self._noticed_stale)
-        self._renewals = Renewals(self._runner, self._registry, ttl, self._ended)
+        self._renewals = Renewals(self._runner, self._registry, ttl, self._ended, self._take)
         self._schedule: Schedule[Component] = Schedule(clock, self._renewals.renew)
         self._listeners: dict[object, Listener] = {}
+        self._untold: deque[tuple[Component, Taken]] = deque(maxlen=MAX_UNTOLD)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expiring = False
         self._closing = False
@@ -168,6 +175,69 @@ class Checker:
 
         return register
 
+    def gate(
+        self,
+        name: str,
+        *,
+        ready: bool = False,
+        reason: str = "closed",
+        probes: Collection[str] = frozenset({READYZ}),
+        critical: bool = True,
+    ) -> Gate:
+        """Register a switch that the application turns, and return it.
+
+        Its change is seen at once, by every sink and in every mode; no threshold applies.
+
+        Args:
+            name: The name of its component.
+            ready: Whether it is open from the start.
+            reason: Why it is closed: one sentence for the operator.
+            probes: The probes that ask it; it looks only inside this process, so `livez` may be one.
+            critical: Whether it turns its probes to fail, not only to warn, while it is closed.
+
+        Raises:
+            ValueError: The name is taken or ill-formed, or an option is out of its range.
+            TypeError: The reason is no string.
+
+        Example:
+            >>> gate = checker.gate("config", reason="loading")
+            >>> gate.open()
+        """
+        require_bool(f"gate {name!r}", "ready", ready)
+        gate = Gate(ready=ready, reason=reason)
+        self._add_instant(name, gate, probes, critical=critical)
+        return gate
+
+    def heartbeat(
+        self,
+        name: str,
+        *,
+        max_age: float,
+        probes: Collection[str] = frozenset({READYZ}),
+        critical: bool = True,
+    ) -> Heartbeat:
+        """Register a worker that says it is alive, and return what it calls: `heartbeat.beat()`.
+
+        It fails as soon as the last beat is `max_age` seconds old, and passes at the next one; no threshold applies.
+
+        Args:
+            name: The name of its component.
+            max_age: Seconds that may pass without a beat.
+            probes: The probes that ask it; it looks only inside this process, so `livez` may be one.
+            critical: Whether it turns its probes to fail, not only to warn.
+
+        Raises:
+            ValueError: The name is taken or ill-formed, or an option is out of its range.
+
+        Example:
+            >>> consumer = checker.heartbeat("consumer", max_age=60)
+            >>> consumer.beat()
+        """
+        require_seconds(f"heartbeat {name!r}", "max_age", max_age)
+        heartbeat = Heartbeat(max_age=max_age, clock=self.now)
+        self._add_instant(name, heartbeat, probes, critical=critical)
+        return heartbeat
+
     def include(self, prefix: str, other: "Checker") -> None:
         """Register copies of another Checker's checks, named `<prefix>.<name>`.
 
@@ -193,6 +263,8 @@ class Checker:
             KeyError: There is no check of that name.
         """
         component = self._registry.remove(name)
+        if component.instant is not None and component.watcher is not None:
+            component.instant.unwatch(component.watcher)
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._renewals.drop, component)
@@ -249,6 +321,21 @@ class Checker:
         await self._told()
         return self.report(probe)
 
+    def renew(self, name: str) -> None:
+        """Have a check renewed now instead of at its next turn; safe from any thread.
+
+        A run that is under way may have begun before what you know of: another follows it. A Checker that renews on
+        demand only marks the result as too old, for the next probe to renew.
+
+        Raises:
+            KeyError: There is no check of that name.
+        """
+        component = self._registry.get(name)
+        if component.instant is not None:
+            self._take(component)
+        elif _is_running(self._loop) or not self._on_loop(self._renew_now, component):
+            self._renew_now(component)
+
     def report(self, probe: str = READYZ, *, exclude: Collection[str] = ()) -> HealthReport:
         """Return the state as it stands; runs nothing, safe from any thread.
 
@@ -278,6 +365,8 @@ class Checker:
         self._instruments.open(self)
         self._schedule.start(loop)
         for component in self._registry:
+            if component.instant is not None:
+                component.instant.opened()
             self._schedule.put(component, component.check.initial_delay)
         return self
 
@@ -386,6 +475,10 @@ class Checker:
         """Tell of something wrong on the user's side of an interface."""
         self._events.fault(message, *arguments)
 
+    def note(self, message: str, *arguments: object) -> None:
+        """Tell of something that is as it should be, and worth knowing."""
+        self._events.note(message, *arguments)
+
     # From a run to the sinks.
 
     def _register(self, check: Check) -> Check:
@@ -393,10 +486,26 @@ class Checker:
             self._instruments.refuse_shared(self, (check.name,))
         component = Component(check, Slot(self._runner, check.function, local=check.local), self.now())
         self._registry.add(component)
+        if component.instant is not None:
+            component.watcher = partial(self._take, component)
+            component.instant.watch(component.watcher)
+            self._take(component)
         loop = self._loop
         if self._schedule.running and loop is not None:
             loop.call_soon_threadsafe(self._schedule.put, component, check.initial_delay)
         return check
+
+    def _add_instant(self, name: str, function: CheckFunc, probes: Collection[str], *, critical: bool) -> None:
+        check = Check(
+            name=name,
+            function=function,
+            timeout=self._defaults["timeout"],
+            interval=self._defaults["interval"],
+            probes=probes,
+            local=True,
+            critical=critical,
+        )
+        self._register(check)
 
     def _attach(self) -> asyncio.AbstractEventLoop:
         """Belong to the running loop from now on."""
@@ -416,7 +525,44 @@ class Checker:
         self._renewals.reset()
         self._expiring = False
         self._loop = loop
+        if self._untold:
+            loop.call_soon(self._tell_untold)
         return loop
+
+    def _on_loop(self, call: Callable[..., object], *arguments: object) -> bool:
+        """Have the call made on the Checker's loop, from whatever thread; False where there is none."""
+        loop = self._loop
+        if loop is None:
+            return False
+        try:
+            loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:  # It is closed.
+            return False
+        return True
+
+    def _renew_now(self, component: Component) -> None:
+        self._renewals.expire(component)
+        if self._schedule.running and _is_running(self._loop):
+            self._renewals.renew(component)
+
+    def _take(self, component: Component) -> None:
+        """Judge at once a component that needs no run, in whatever thread; it is told of on the loop."""
+        taken = self._registry.take(component)
+        if taken is not None:
+            self._untold.append((component, taken))
+        self._on_loop(self._taken, component)
+
+    def _taken(self, component: Component) -> None:
+        self._tell_untold()
+        if self._schedule.running and component.registered:
+            believed = component.state.expires_at - self.now()
+            self._schedule.put(component, min(next_delay(component.check.interval, 0.0, differs=False), believed))
+
+    def _tell_untold(self) -> None:
+        while self._untold:
+            component, taken = self._untold.popleft()
+            if component.registered:
+                self._tell(component, taken.result, taken.exception, taken.transition, taken.outage)
 
     def _ended(self, component: Component, run: Run) -> None:
         """One run has ended: result, state, sinks, in this order; and then there will be another."""
@@ -437,20 +583,29 @@ class Checker:
         held = component.state
         changed_at = component.changed_at
         transition = self._registry.apply(component, result, run.finished)
+        outage = 0.0
+        if transition is not None and held.decided and held.status is Status.FAIL:
+            outage = run.finished - changed_at
+        self._tell(component, result, run.exception, transition, outage)
+        status = result.status
+        return status is not component.state.status or (status is not held.status and held.decided)
+
+    def _tell(
+        self,
+        component: Component,
+        result: CheckResult,
+        exception: BaseException | None,
+        transition: Transition | None,
+        outage: float,
+    ) -> None:
         self._instruments.record(result, component.attributes, self.fault)
-        if transition is None:
-            outage = 0.0
-        else:
-            outage = run.finished - changed_at if held.decided and held.status is Status.FAIL else 0.0
-        self._events.ran(result, run.exception, transition, outage)
+        self._events.ran(result, exception, transition, outage)
         if result.duration is not None:
             slow = result.duration > SLOW_SHARE * component.check.timeout
             if slow or component.slow:
                 self._watch_speed(component, result, slow=slow)
         if transition is not None:
             self._publish(transition)
-        status = result.status
-        return status is not component.state.status or (status is not held.status and held.decided)
 
     def _watch_speed(self, component: Component, result: CheckResult, *, slow: bool) -> None:
         """Warn once of a run that is close to its deadline, until the check is fast again."""
@@ -479,6 +634,8 @@ class Checker:
 
     def _expire(self) -> None:
         self._expiring = False
+        for component in self._registry.overdue():
+            self._take(component)
         for transition in self._registry.expire():
             self._events.changed(transition)
             self._publish(transition)
@@ -508,6 +665,14 @@ class Checker:
         finally:
             await self.__aexit__(None, None, None)
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _is_running(loop: asyncio.AbstractEventLoop | None) -> bool:
+    """Whether this thread is in that loop."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 def _require_telemetry(meter_provider: object, tracer_provider: object, logger: object) -> None:

@@ -92,6 +92,10 @@ class Events:
         """Tell of something wrong on the user's side of an interface: a listener or an authoriser that raises."""
         self._tell(lambda: self._logger.error(message, *arguments))
 
+    def note(self, message: str, *arguments: object) -> None:
+        """Tell of something that is as it should be, and worth knowing."""
+        self._tell(lambda: self._logger.info(message, *arguments))
+
     def when_told(self, call: Callable[[], None]) -> bool:
         """Call back, in the events' thread, once all that was to be told has been; False if nothing waits."""
         if not self._thread.busy:

@@ -4,9 +4,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import MappingProxyType
+from typing import NamedTuple
 
 from otel_health import state as states
-from otel_health.check import STANDARD_PROBES, STARTUPZ, Check
+from otel_health.check import STANDARD_PROBES, STARTUPZ, Check, judge
+from otel_health.instant import Instant
 from otel_health.names import COMPONENT
 from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, Transition
 from otel_health.run import Ended, Slot
@@ -22,7 +24,12 @@ class Component:
         self.check = check
         self.fresh_for = check.fresh_for
         self.slot = slot
+        self.instant = check.function if isinstance(check.function, Instant) else None
+        """What may be judged by anybody at any time, where the check is of that kind."""
+        self.watcher: Callable[[], None] | None = None
         self.state = states.pending(time.time())
+        if self.instant is not None:
+            self.state = self.state._replace(expires_at=self.instant.expires_at)
         self.finished = float("-inf")
         """When the last result came: monotonic seconds."""
         self.changed_at = now
@@ -35,6 +42,8 @@ class Component:
         self.renewing = False
         self.ended: Ended | None = None
         """Called when a run of it has ended; made at its first renewal."""
+        self.again = False
+        """Somebody asked for another run while one was under way."""
         self.rounds: list[Callable[[], None]] | None = None
         """Whom to tell when the run that is under way has ended."""
         self.has_been_up = False
@@ -54,7 +63,20 @@ class Component:
     def aged(self, now: float) -> ComponentState:
         """The state as it is at `now`."""
         state = self.state
-        return state if now < state.expires_at else states.aged(state, self.check, now)
+        if now < state.expires_at:
+            return state
+        return states.aged(state, self.check, now) if self.instant is None else self._looked_at(self.instant)
+
+    def _looked_at(self, instant: Instant) -> ComponentState:
+        held = self.state
+        # Whoever is told that it fails is not to be told so again after the next beat.
+        instant.held(self, up=False)
+        if instant.pending:
+            return held
+        expires_at = instant.expires_at
+        look = Look(instant)
+        result = judge(self.check, look, time.time())
+        return states.advance(held, result, self.check, expires_at if result.status.up else float("inf"))
 
     def refine(self, result: CheckResult) -> CheckResult:
         """Bound the exception names this component tells apart."""
@@ -65,6 +87,33 @@ class Component:
             self.exception_types.add(name)
             return result
         return result._replace(exception_type="other")
+
+
+class Look:
+    """How a check function ended that was called at once."""
+
+    reason: ErrorType | None = None
+
+    def __init__(self, instant: Instant) -> None:
+        self.value: object = None
+        self.exception: BaseException | None = None
+        self.timeout = 0.0
+        begun = time.perf_counter()
+        try:
+            self.value = instant()
+        except BaseException as raised:  # noqa: BLE001 - as in a run: every ending is a result.
+            self.exception = raised
+        self.duration: float | None = time.perf_counter() - begun
+
+
+class Taken(NamedTuple):
+    """What came of judging a component at once."""
+
+    result: CheckResult
+    exception: BaseException | None
+    transition: Transition | None
+    outage: float
+    """Seconds for which the component had failed until now."""
 
 
 class Registry:
@@ -78,7 +127,8 @@ class Registry:
     def __init__(self, clock: Callable[[], float], noticed: Callable[[], None]) -> None:
         self._clock = clock
         self._noticed = noticed
-        self._lock = threading.Lock()
+        # A collection of garbage may turn a gate while this thread holds the lock.
+        self._lock = threading.RLock()
         self._components: dict[str, Component] = {}
         self._by_probe: dict[str, tuple[Component, ...]] = {}
         self._own_probes: set[str] = set()
@@ -119,6 +169,8 @@ class Registry:
         with self._lock:
             component = self.get(name)
             component.registered = False
+            if component.instant is not None:
+                component.instant.held(component, up=True)
             del self._components[name.casefold()]
             self._by_probe = {}
             self.version += 1
@@ -213,14 +265,43 @@ class Registry:
         return self._aged(list(self._components.values()))
 
     def apply(self, component: Component, result: CheckResult, finished: float) -> Transition | None:
-        """Take in one result; the transition it caused, if any."""
-        held = aged = component.state
-        check = component.check
-        if finished >= held.expires_at:
-            aged = states.aged(held, check, finished)
-            # Somebody may have been answered by the staleness: what was shown must not outlive it.
+        """Take in the result of a run; the transition it caused, if any."""
+        with self._lock:
+            aged = component.state
+            if finished >= aged.expires_at:
+                aged = states.aged(aged, component.check, finished)
+            return self._advance(component, aged, result, finished, finished + component.fresh_for)
+
+    def take(self, component: Component) -> Taken | None:
+        """Judge a component at once, in this thread; None where it has nothing to say or is registered no more."""
+        instant = component.instant
+        with self._lock:
+            if instant is None or not component.registered:
+                return None
+            instant.held(component, up=False)
+            held, now = component.state, self._clock()
+            # In this order: a beat that comes in between is then looked at once too often, never too late.
+            expires_at = instant.expires_at
+            if instant.pending:
+                self.version += expires_at < held.expires_at
+                component.state = held._replace(expires_at=expires_at)
+                return None
+            look = Look(instant)
+            result = component.refine(judge(component.check, look, time.time()))
+            failing_since = component.changed_at if held.decided and not held.status.up else now
+            believed = expires_at if result.status.up else float("inf")
+            transition = self._advance(component, held, result, now, believed)
+            instant.held(component, up=result.status.up)
+            return Taken(result, look.exception, transition, now - failing_since)
+
+    def _advance(
+        self, component: Component, aged: ComponentState, result: CheckResult, finished: float, expires_at: float
+    ) -> Transition | None:
+        held = component.state
+        if finished >= held.expires_at or expires_at < held.expires_at:
+            # Somebody may have been answered by the expiry, or believe for too long what was shown.
             self.version += 1
-        after = states.advance(aged, result, check, finished + component.fresh_for)
+        after = states.advance(aged, result, component.check, expires_at)
         component.finished = finished
         if result.duration is not None:
             component.last_run = result.checked_at
@@ -240,9 +321,14 @@ class Registry:
         expired = []
         for component in self:
             held = component.state
-            if now >= held.expires_at:
+            if now >= held.expires_at and component.instant is None:
                 expired.append(self._commit(component, held, component.aged(now), held.expires_at))
         return [transition for transition in expired if transition is not None]
+
+    def overdue(self) -> list[Component]:
+        """The components to be judged at once whose last verdict has run out."""
+        now = self._clock()
+        return [each for each in self if each.instant is not None and now >= each.state.expires_at]
 
     def _commit(
         self, component: Component, held: ComponentState, after: ComponentState, at: float

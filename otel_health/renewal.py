@@ -33,13 +33,22 @@ class Renewals:
         registry: Whose components they are.
         ttl: Seconds after which a result is too old for a probe that renews on demand.
         ended: Called on the loop when a run of a registered component has ended.
+        take: Judges at once a component that needs no run.
     """
 
-    def __init__(self, runner: Runner, registry: Registry, ttl: float, ended: Callable[[Component, Run], None]) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        registry: Registry,
+        ttl: float,
+        ended: Callable[[Component, Run], None],
+        take: Callable[[Component], None],
+    ) -> None:
         self._runner = runner
         self._registry = registry
         self._ttl = ttl
         self._ended_run = ended
+        self._take = take
         self._rounds: dict[tuple[str, str | None], asyncio.Future[None]] = {}
         self._fresh: dict[str, tuple[tuple[Component, ...], float]] = {}
 
@@ -51,11 +60,23 @@ class Renewals:
         self._rounds.clear()
         self._fresh.clear()
         for component in self._registry:
-            component.renewing, component.rounds = False, None
+            component.renewing, component.again, component.rounds = False, False, None
+
+    def expire(self, component: Component) -> None:
+        """Call its result too old; a run that is under way, which may have begun too early, is followed by another.
+
+        Whoever waits for the run that is under way then waits for the one that follows, too.
+        """
+        self._fresh.clear()
+        component.finished = float("-inf")
+        component.again = component.renewing
 
     def renew(self, component: Component) -> bool:
-        """Begin a run of this component unless one is under way; False if it is registered no more."""
+        """Begin a run of this component unless one is under way; False if there is nothing to wait for."""
         if not component.registered:
+            return False
+        if component.instant is not None:
+            self._take(component)
             return False
         if not component.renewing:
             component.renewing = True
@@ -121,7 +142,9 @@ class Renewals:
             if run.exception is not None:
                 # Its traceback holds the run, and would keep both until the garbage collector came by.
                 run.exception = None
-            self._arrive(component)
+            again, component.again = component.again, False
+            if not again or not self.renew(component):
+                self._arrive(component)
 
     def _arrive(self, component: Component) -> None:
         rounds, component.rounds = component.rounds, None

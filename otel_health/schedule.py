@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 
 class Schedule(Generic[Item]):
-    """Calls `renew(item)` on the loop when the item is due; an item is due once for each `put`.
+    """Calls `renew(item)` on the loop when the item is due, as its last `put` says.
 
     Args:
         clock: Monotonic seconds.
@@ -27,6 +27,8 @@ class Schedule(Generic[Item]):
         self._clock = clock
         self._renew = renew
         self._heap: list[tuple[float, int, Item]] = []
+        self._last: dict[Item, int] = {}
+        """The `put` that counts for each item; what earlier ones left in the heap is passed over."""
         self._sequence = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -46,6 +48,7 @@ class Schedule(Generic[Item]):
             self._timer.cancel()
         self._loop = self._timer = None
         self._heap.clear()
+        self._last.clear()
 
     def put(self, item: Item, delay: float) -> None:
         """Have the item renewed in `delay` seconds; without effect when not started."""
@@ -53,6 +56,7 @@ class Schedule(Generic[Item]):
             return
         due = self._clock() + max(delay, 0.0)
         self._sequence += 1
+        self._last[item] = self._sequence
         heapq.heappush(self._heap, (due, self._sequence, item))
         if self._heap[0][1] == self._sequence:
             self._arm()
@@ -61,7 +65,10 @@ class Schedule(Generic[Item]):
         try:
             now = self._clock()
             while self._heap and self._heap[0][0] <= now:
-                self._renew(heapq.heappop(self._heap)[2])
+                _, sequence, item = heapq.heappop(self._heap)
+                if self._last.get(item) == sequence:
+                    del self._last[item]
+                    self._renew(item)
         finally:
             # Whatever was put meanwhile armed the timer for itself alone.
             self._arm()

@@ -684,3 +684,90 @@ def test_constructing_and_registering_starts_nothing(check: CheckFunc) -> None:
     checker.report()
 
     assert threading.active_count() == before
+
+
+@pytest.mark.virtual_time
+async def test_asking_an_open_checker_does_not_make_it_run_more_often() -> None:
+    """A run that somebody asked for takes the place of the one that was to come."""
+    switch = Switch()
+    checker = virtual_checker(interval=10.0)
+    checker.add("redis", switch)
+    async with checker:
+        for _ in range(10):
+            await asyncio.sleep(2)
+            await checker.run()
+        asked = switch.calls
+        await asyncio.sleep(100)
+
+    assert switch.calls - asked <= 12
+
+
+# Renewed because somebody knows more.
+
+
+@pytest.mark.virtual_time
+async def test_a_check_is_renewed_when_somebody_says_so() -> None:
+    """In an open Checker the run begins at once."""
+    switch = Switch()
+    checker = virtual_checker(interval=10.0)
+    checker.add("redis", switch)
+    async with checker:
+        await asyncio.sleep(0.1)
+        switch.error = Failed("down")
+
+        thread = threading.Thread(target=checker.renew, args=("redis",))
+        thread.start()
+        thread.join()
+        await asyncio.sleep(0.01)
+
+        assert checker.report().status is Status.FAIL
+
+
+@pytest.mark.virtual_time
+async def test_on_demand_the_next_probe_renews_what_somebody_called_too_old() -> None:
+    """However young the result is; before anything has run it changes nothing."""
+    switch = Switch()
+    checker = virtual_checker()
+    checker.add("redis", switch)
+    checker.renew("redis")
+    await checker.run()
+
+    checker.renew("redis")
+    assert switch.calls == 1
+    await checker.run()
+
+    assert switch.calls == 2
+
+
+@pytest.mark.parametrize("opened", [True, False])
+@pytest.mark.virtual_time
+async def test_a_request_during_a_run_causes_another_one_after_it(*, opened: bool) -> None:
+    """The run under way may have begun before what the caller knows; and whoever waits, waits for the second."""
+    begun: list[float] = []
+
+    async def slow() -> None:
+        begun.append(now())
+        await asyncio.sleep(1.0)
+
+    checker = virtual_checker(interval=10.0)
+    checker.add("redis", slow)
+    if opened:
+        await checker.__aenter__()
+    asked = asyncio.ensure_future(checker.run())
+    await asyncio.sleep(0.5)
+    for _ in range(3):
+        checker.renew("redis")
+    await asked
+
+    assert [at - begun[0] for at in begun] == [0.0, 1.0]
+    assert now() - begun[0] == 2.0
+    await checker.__aexit__(None, None, None)
+
+
+async def test_renewing_what_is_not_there_is_refused() -> None:
+    """A check that was removed has nobody to renew; the message names those that are left."""
+    checker = Checker()
+    checker.add("redis", passing())
+
+    with pytest.raises(KeyError, match="no check is named 'postgres'; registered: redis"):
+        checker.renew("postgres")

@@ -14,7 +14,8 @@ PACKAGE = Path(otel_health.__file__).parent
 LAYERS: list[set[str]] = [
     {"report", "redaction", "threads", "names"},
     {"check"},
-    {"compose"},
+    {"compose", "instant"},
+    {"gate", "heartbeat"},
     {"run", "state", "schedule"},
     {"execution"},
     {"registry"},
@@ -25,6 +26,9 @@ LAYERS: list[set[str]] = [
     {"checker"},
     {"access", "exceptions", "prometheus"},
     {"debug"},
+    {"lifecycle.signals"},
+    {"lifecycle.drain"},
+    {"lifecycle.systemd"},
 ]
 """From the bottom: a module imports from the layers below its own only."""
 
@@ -37,6 +41,7 @@ FOREIGN: dict[str, set[str]] = {
     "access": {"starlette.requests"},
     "debug": {"pyinstrument", "starlette"},
     "exceptions": {"opentelemetry.metrics", "opentelemetry.trace", "opentelemetry", "starlette.types"},
+    "lifecycle.drain": {"starlette"},
     "prometheus": {"opentelemetry", "prometheus_client", "starlette"},
 }
 """The third parties that a module may import; the others import the standard library alone."""

@@ -51,13 +51,13 @@ async def test_a_renewal_that_raises_ends_nothing_but_itself() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
 
     def renew(item: str) -> None:
-        if item == "broken":
+        if item.startswith("broken"):
             raise RuntimeError(item)
         renewed.append(item)
 
     schedule: Schedule[str] = Schedule(now, renew)
     schedule.start(asyncio.get_running_loop())
-    for item in ("broken", "first", "broken", "second"):
+    for item in ("broken", "first", "broken too", "second"):
         schedule.put(item, 1.0)
     schedule.put("later", 2.0)
 
@@ -65,6 +65,22 @@ async def test_a_renewal_that_raises_ends_nothing_but_itself() -> None:
 
     assert renewed == ["first", "second", "later"]
     assert len(told) == 2
+
+
+@pytest.mark.virtual_time
+async def test_an_item_is_due_once_as_it_was_last_put() -> None:
+    """Whoever puts it again moves it."""
+    renewed: list[float] = []
+    schedule: Schedule[str] = Schedule(now, lambda _: renewed.append(now()))
+    begun = now()
+    schedule.start(asyncio.get_running_loop())
+    schedule.put("a", 1.0)
+    schedule.put("a", 3.0)
+    schedule.put("a", 2.0)
+
+    await asyncio.sleep(5)
+
+    assert renewed == [begun + 2.0]
 
 
 @pytest.mark.virtual_time
