@@ -1,0 +1,5 @@
+"""The life of the process: whether its event loop lives, and who says so when it does not."""
+
+from otel_health.lifecycle.loop_monitor import LoopMonitor
+
+__all__ = ["LoopMonitor"]
