@@ -66,7 +66,8 @@ def imports(module: str) -> set[str]:
 
 
 def layer(module: str) -> int:
-    """The floor on which a module stands."""
+    """The floor on which a module stands; the package's face stands on the Checker's."""
+    module = "checker" if module == "otel_health" else module
     return next(number for number, names in enumerate(LAYERS) if module in names)
 
 
