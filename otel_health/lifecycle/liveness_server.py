@@ -24,7 +24,7 @@ from otel_health.lifecycle.serving.child import require_interpreter
 from otel_health.redaction import describe
 
 Mode = Literal["thread", "process"]
-MODES: Final = ("thread", "process")
+MODES: Final[tuple[Mode, ...]] = ("thread", "process")
 
 BACKLOG: Final = 512
 """Clients that the kernel lets wait to be taken in."""
