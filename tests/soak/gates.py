@@ -4,10 +4,10 @@ import gc
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.soak import clocks, fuzz, hanging, http, leaks, load, outcomes, secrets, telemetry
+from tests.soak import clocks, fuzz, hanging, http, leaks, liveness, load, outcomes, secrets, telemetry
 from tests.soak.figure import Figure, Gate
 
-MODULES = (hanging, clocks, outcomes, load, leaks, telemetry, secrets, fuzz, http)
+MODULES = (hanging, clocks, outcomes, load, leaks, telemetry, secrets, fuzz, http, liveness)
 
 
 def gates() -> dict[str, Gate]:

@@ -32,7 +32,9 @@ class Request(NamedTuple):
     zipped: bool = False
     """Whether the asker takes gzip."""
     keep_alive: bool = True
-    """Whether another request may follow: not after a body, which nobody reads here."""
+    """Whether another request may follow."""
+    has_body: bool = False
+    """Whether a body follows, which nobody reads here."""
 
 
 class Answer(NamedTuple):
@@ -91,6 +93,7 @@ def _parsed(lines: list[bytes]) -> Request | Answer:
         headers.get(b"accept", b""),
         b"gzip" in headers.get(b"accept-encoding", b""),
         not (body or closes),
+        body,
     )
 
 

@@ -40,7 +40,19 @@ Respond = Callable[[Request, Later], Answer | None]
 class Connection:
     """One client."""
 
-    __slots__ = ("buffer", "closing", "deadline", "incoming", "out", "requests", "since", "socket", "waiting")
+    __slots__ = (
+        "awaited",
+        "buffer",
+        "closing",
+        "deadline",
+        "incoming",
+        "out",
+        "refused",
+        "requests",
+        "since",
+        "socket",
+        "waiting",
+    )
 
     def __init__(self, client: socket.socket, now: float) -> None:
         self.socket = client
@@ -54,12 +66,20 @@ class Connection:
         """Its answer is made elsewhere."""
         self.closing = False
         """It is closed when what it is to be told is gone."""
+        self.refused = False
+        """It may be sending what nobody reads: it is told why before it is closed."""
         self.incoming = True
         """It may still send something."""
+        self.awaited = 0
+        """The events that the selector waits for."""
 
 
 class Listener:
     """Serves HTTP on a listening socket for as long as `alive()`.
+
+    Most probes are one packet on a connection of its own: they are accepted, read, answered and closed without
+    having been registered anywhere. Each system call gives the interpreter's lock away, and where many threads
+    compute, it takes 5 ms for each of them to get it back.
 
     Args:
         listening: Listens already; the caller closes it.
@@ -143,7 +163,7 @@ class Listener:
     def _accept(self, selector: selectors.BaseSelector) -> None:
         """Take in one client; the others that wait have their turn before the next."""
         if len(self._connections) >= MAX_CONNECTIONS:
-            self._drop(min(self._connections, key=lambda connection: connection.since))
+            self._drop(self._slowest())
         try:
             client, _ = self._listening.accept()
         except OSError as error:
@@ -151,33 +171,35 @@ class Listener:
                 selector.unregister(self._listening)
                 self._paused_until = time.monotonic() + PAUSE_SECONDS
             return
-        client.setblocking(False)
         connection = Connection(client, time.monotonic())
         self._connections.add(connection)
-        selector.register(client, selectors.EVENT_READ, connection)
-        self._advance(connection, selectors.EVENT_READ)  # Most have sent their request by now.
+        self._advance(connection, selectors.EVENT_READ)
+
+    def _slowest(self) -> Connection:
+        """Who has waited longest, but first of those whose requests come in pieces: probers send theirs whole."""
+        return min(self._connections, key=lambda connection: (not connection.buffer, connection.since))
 
     def _advance(self, connection: Connection, events: int) -> None:
         try:
             if events & selectors.EVENT_WRITE:
                 self._flush(connection)
-                self._serve(connection)
+            self._serve(connection)
             if events & selectors.EVENT_READ and connection in self._connections:
                 self._read(connection)
+            if connection in self._connections:
+                self._await_events(connection)
         except OSError:  # The client is gone.
             self._drop(connection)
 
     def _read(self, connection: Connection) -> None:
         try:
-            received = connection.socket.recv(_READ_BYTES)
+            received = connection.socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         if not received:
             connection.incoming = False
             connection.closing = True
-            if connection.out or connection.waiting:
-                self._await_events(connection)
-            else:
+            if not (connection.out or connection.waiting):
                 self._drop(connection)
         elif not connection.closing:
             if connection.waiting and len(connection.buffer) > _READ_BYTES:
@@ -193,10 +215,12 @@ class Listener:
             if request is None:
                 return
             if isinstance(request, Answer):
+                connection.refused = True
                 self._send(connection, encoded(request, head=False, keep_alive=False), last=True)
                 return
             connection.requests += 1
             last = not request.keep_alive or connection.requests >= MAX_REQUESTS
+            connection.refused = request.has_body or bool(connection.buffer)
             answer = self._answered(connection, request, last=last)
             if answer is not None:
                 self._reply(connection, request, answer, last=last)
@@ -207,7 +231,7 @@ class Listener:
                 connection.waiting = False
                 connection.deadline = time.monotonic() + REQUEST_SECONDS
                 self._reply(connection, request, answer, last=last or connection.closing)
-                self._serve(connection)
+                self._advance(connection, 0)
 
         connection.waiting = True
         try:
@@ -233,7 +257,6 @@ class Listener:
     def _flush(self, connection: Connection) -> None:
         if connection.out:
             connection.out = connection.out[self._try_send(connection, connection.out) :]
-        self._await_events(connection)
         if connection.out:
             return
         connection.since = now = time.monotonic()
@@ -243,38 +266,40 @@ class Listener:
 
     def _try_send(self, connection: Connection, answer: bytes) -> int:
         try:
-            return connection.socket.send(answer)
+            return connection.socket.send(answer, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0
         except OSError:
             return len(answer)  # Nobody is there to read the rest.
 
     def _say_goodbye(self, connection: Connection) -> None:
-        """Close once the client has; what it still sends is read, or it would be reset before it has read us."""
-        if not connection.incoming:
+        """Close; where a client may still be sending, once it has: it would be reset before it has read us."""
+        if not connection.incoming or not connection.refused:
             self._drop(connection)
             return
         connection.socket.shutdown(socket.SHUT_WR)
         connection.buffer.clear()
-        connection.deadline = min(connection.deadline, time.monotonic() + LINGER_SECONDS)
+        connection.deadline = time.monotonic() + LINGER_SECONDS
 
     def _await_events(self, connection: Connection) -> None:
+        """Have the selector wait for what this connection waits for."""
         assert self._selector is not None
         wanted = selectors.EVENT_READ if connection.incoming else 0
         wanted |= selectors.EVENT_WRITE if connection.out else 0
-        known = connection.socket in self._selector.get_map()
-        if not wanted:
-            if known:
-                self._selector.unregister(connection.socket)
-        elif known:
-            self._selector.modify(connection.socket, wanted, connection)
-        else:
+        if wanted == connection.awaited:
+            return
+        if not connection.awaited:
             self._selector.register(connection.socket, wanted, connection)
+        elif not wanted:
+            self._selector.unregister(connection.socket)
+        else:
+            self._selector.modify(connection.socket, wanted, connection)
+        connection.awaited = wanted
 
     def _drop(self, connection: Connection) -> None:
         assert self._selector is not None
         if connection in self._connections:
             self._connections.discard(connection)
-            if connection.socket in self._selector.get_map():
+            if connection.awaited:
                 self._selector.unregister(connection.socket)
             connection.socket.close()
