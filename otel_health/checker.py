@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from opentelemetry.metrics import MeterProvider
@@ -49,7 +49,7 @@ from otel_health.quiet import quiet_context
 from otel_health.registry import Component, Registry, Taken
 from otel_health.renewal import Renewals
 from otel_health.report import CheckResult, ComponentState, HealthReport, Status, Transition
-from otel_health.run import Run, Slot
+from otel_health.run import Run, Slot, run_at
 from otel_health.schedule import Schedule, next_delay
 
 Function = TypeVar("Function", bound=CheckFunc)
@@ -475,9 +475,39 @@ class Checker:
         """Tell of something wrong on the user's side of an interface."""
         self._events.fault(message, *arguments)
 
-    def note(self, message: str, *arguments: object) -> None:
-        """Tell of something that is as it should be, and worth knowing."""
-        self._events.note(message, *arguments)
+    # What watches over the process uses.
+
+    def note(
+        self, level: int, message: str, *arguments: object, attributes: Mapping[str, object] | None = None
+    ) -> None:
+        """Log something to the Checker's logger, from any thread, without waiting for its handlers.
+
+        Args:
+            level: As `logging` has it.
+            message: A format.
+            arguments: What is formatted.
+            attributes: What a log record carries beside its message.
+        """
+        self._events.note(level, message, *arguments, attributes=attributes)
+
+    def record_lag(self, seconds: float) -> None:
+        """Measure, in `otel_health.event_loop.lag`, how late the event loop came to what was due."""
+        self._instruments.record_lag(seconds, self.fault)
+
+    def let_speak(self, name: str) -> None:
+        """Leave it to one check to fail `livez` when nothing is renewed any more.
+
+        While it is registered, the staleness of the others does not fail `livez`; every other fault of theirs does.
+
+        Raises:
+            KeyError: There is no check of that name.
+        """
+        self._registry.let_speak(name)
+
+    def check_at(self, frame: FrameType | None) -> str | None:
+        """Return whose code runs in this frame: a check's name, `<check>.<child>` in a composite, or None."""
+        run = run_at(frame)
+        return None if run is None else self._registry.name_of(run.slot)
 
     # From a run to the sinks.
 

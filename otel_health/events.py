@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Final, Literal
 
@@ -90,11 +90,13 @@ class Events:
 
     def fault(self, message: str, *arguments: object) -> None:
         """Tell of something wrong on the user's side of an interface: a listener or an authoriser that raises."""
-        self._tell(lambda: self._logger.error(message, *arguments))
+        self.note(logging.ERROR, message, *arguments)
 
-    def note(self, message: str, *arguments: object) -> None:
-        """Tell of something that is as it should be, and worth knowing."""
-        self._tell(lambda: self._logger.info(message, *arguments))
+    def note(
+        self, level: int, message: str, *arguments: object, attributes: Mapping[str, object] | None = None
+    ) -> None:
+        """Tell of anything else, with structured attributes."""
+        self._tell(lambda: self._logger.log(level, message, *arguments, extra=attributes))
 
     def when_told(self, call: Callable[[], None]) -> bool:
         """Call back, in the events' thread, once all that was to be told has been; False if nothing waits."""

@@ -22,6 +22,9 @@ from otel_health.report import MAX_OBSERVATIONS, CheckResult, ComponentState, Er
 DURATION_BOUNDS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Seconds. Few, since most of a scrape's cost is the writing of buckets; 1.0 is kubelet's default timeout."""
 
+LAG_BOUNDS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0)
+"""Seconds: from what nobody notices to what a liveness probe restarts for."""
+
 DEFAULT_CARDINALITY: Final = 2000
 """Attribute sets that one stream of the SDK holds by default before it folds the rest into an overflow series."""
 
@@ -116,6 +119,12 @@ class Instruments:
         self._failures = meter.create_counter(
             names.CHECK_FAILURES, "", "How often a check failed, by the type of its error."
         )
+        self._lag = meter.create_histogram(
+            names.EVENT_LOOP_LAG,
+            "s",
+            "How late the event loop came to what was due.",
+            explicit_bucket_boundaries_advisory=list(LAG_BOUNDS),
+        )
         self._observe(meter)
 
     def open(self, board: Board) -> None:
@@ -162,9 +171,19 @@ class Instruments:
             if result.status is Status.FAIL:
                 self._failures.add(1, {**attributes, names.ERROR_TYPE: str(result.refined_error_type)})
         except BaseException as error:  # noqa: BLE001 - telemetry never hurts, whatever the provider does.
-            if not self._faulty:
-                self._faulty = True
-                tell("the meter provider fails to record, metrics are lost: %s", type(error).__name__)
+            self._lose(error, tell)
+
+    def record_lag(self, seconds: float, tell: Tell) -> None:
+        """Take in how late the event loop was."""
+        try:
+            self._lag.record(seconds)
+        except BaseException as error:  # noqa: BLE001 - as in record.
+            self._lose(error, tell)
+
+    def _lose(self, error: BaseException, tell: Tell) -> None:
+        if not self._faulty:
+            self._faulty = True
+            tell("the meter provider fails to record, metrics are lost: %s", type(error).__name__)
 
     def _open(self) -> "list[Board]":
         """The Checkers that are published, those that run in the background first."""

@@ -133,6 +133,7 @@ class Registry:
         self._by_probe: dict[str, tuple[Component, ...]] = {}
         self._own_probes: set[str] = set()
         self._started = False
+        self._speaker: Component | None = None
         self.version = 0
         """Grows with every change that an anonymous answer could show."""
 
@@ -171,6 +172,8 @@ class Registry:
             component.registered = False
             if component.instant is not None:
                 component.instant.held(component, up=True)
+            if component is self._speaker:
+                self._speaker = None
             del self._components[name.casefold()]
             self._by_probe = {}
             self.version += 1
@@ -188,6 +191,20 @@ class Registry:
             known = ", ".join(sorted(self.names)) or "none"
             raise KeyError(f"no check is named {name!r}; registered: {known}")
         return component
+
+    def let_speak(self, name: str) -> None:
+        """Leave it to one component, while it is registered, to fail livez for all that are stale."""
+        with self._lock:
+            self._speaker = self.get(name)
+            self.version += 1
+
+    def name_of(self, slot: Slot) -> str | None:
+        """The name of the component whose place this is, or `<component>.<child>` for one within a composite."""
+        for component in self:
+            path = component.slot.path_to(slot)
+            if path is not None:
+                return ".".join((component.name, *path))
+        return None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -235,7 +252,13 @@ class Registry:
             # A pass is a pass in every probe.
             state.status
             if state.status is Status.PASS
-            else states.weigh(probe, component.check, state, has_been_up=component.has_been_up)
+            else states.weigh(
+                probe,
+                component.check,
+                state,
+                has_been_up=component.has_been_up,
+                spoken_for=self._speaker not in (None, component),
+            )
             for component, state in found
         )
 
@@ -256,7 +279,8 @@ class Registry:
         for component in self.asked_by(probe):
             if component.name == name:
                 state = self._aged((component,))[0][1]
-                status = Status.PASS if states.excused(probe, state) else state.status
+                excused = states.excused(probe, state, spoken_for=self._speaker not in (None, component))
+                status = Status.PASS if excused else state.status
                 return HealthReport(probe, status, MappingProxyType({name: state}), state.expires_at)
         return None
 

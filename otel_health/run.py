@@ -90,6 +90,16 @@ class Slot:
             return own
         return own + sum(child.abandoned_runs for child in list(self._children.values()))
 
+    def path_to(self, slot: "Slot") -> tuple[str, ...] | None:
+        """The names of the children that lead from here to another slot; None if it is not below this one."""
+        if slot is self:
+            return ()
+        for name, child in list(self._children.items()):
+            path = child.path_to(slot)
+            if path is not None:
+                return (name, *path)
+        return None
+
     def succeed(self, other: "Slot | None") -> "Slot":
         """Take over what another function of the same name has left behind, so that it stays counted."""
         if other is not None:
@@ -377,6 +387,22 @@ class Run:
             _close(coroutine)
         else:
             self.drive(coroutine)
+
+
+def run_at(frame: types.FrameType | None) -> Run | None:
+    """Return the run whose check's code this frame executes, looking outwards; None if it is no check's code.
+
+    What is called from a run's verdict (a listener, a meter provider) is not the check's.
+    """
+    while frame is not None and frame.f_code is not Run.settle.__code__:
+        if frame.f_code in _DRIVING:
+            run = frame.f_locals.get("self")
+            return run if isinstance(run, Run) else None
+        frame = frame.f_back
+    return None
+
+
+_DRIVING: Final = (Run._drive.__code__, Run._sliced.__code__)  # noqa: SLF001 - the frames below which checks run.
 
 
 @types.coroutine

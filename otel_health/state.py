@@ -52,7 +52,7 @@ def advance(state: ComponentState, result: CheckResult, check: Check, expires_at
     return made(ComponentState, (status, since, result, failures, error_type, successes, expires_at))
 
 
-def weigh(probe: str, check: Check, state: ComponentState, *, has_been_up: bool) -> Status:
+def weigh(probe: str, check: Check, state: ComponentState, *, has_been_up: bool, spoken_for: bool = False) -> Status:
     """Return what one component contributes to a probe.
 
     `livez` fails only on what a restart may mend: never because nothing was decided yet or no thread was free.
@@ -60,14 +60,21 @@ def weigh(probe: str, check: Check, state: ComponentState, *, has_been_up: bool)
     """
     if state.status is not Status.FAIL:
         return state.status
-    if (probe == STARTUPZ and has_been_up) or excused(probe, state):
+    if (probe == STARTUPZ and has_been_up) or excused(probe, state, spoken_for=spoken_for):
         return Status.PASS
     return Status.FAIL if check.critical else Status.WARN
 
 
-def excused(probe: str, state: ComponentState) -> bool:
-    """Whether this state is none that a liveness probe may fail on."""
-    return probe == LIVEZ and state.error_type in (ErrorType.PENDING, ErrorType.SATURATED)
+def excused(probe: str, state: ComponentState, *, spoken_for: bool = False) -> bool:
+    """Whether this state is none that a liveness probe may fail on.
+
+    Args:
+        probe: Which probe.
+        state: A component's state, as it is now.
+        spoken_for: Whether another component says, in its place, when it has been silent for too long.
+    """
+    silent = spoken_for and state.error_type is ErrorType.STALE
+    return probe == LIVEZ and (silent or state.error_type in (ErrorType.PENDING, ErrorType.SATURATED))
 
 
 def worst(statuses: Iterable[Status]) -> Status:

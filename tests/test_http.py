@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 
 from otel_health import Checker, Degraded, Failed
 from otel_health.http import render
-from otel_health.http.endpoints import accepted, parse_query
+from otel_health.http.negotiation import accepted, parse_query
 from otel_health.http.render import Service
 from tests.doubles import Blocking, Switch, eventually, failing, hanging, passing
 

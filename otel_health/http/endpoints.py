@@ -3,9 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Collection
-from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
-from urllib.parse import parse_qsl
 
 from starlette.datastructures import URLPath
 from starlette.requests import Request
@@ -13,6 +11,14 @@ from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
 from otel_health.http import render
+from otel_health.http.negotiation import (
+    MAX_EXCLUDED,
+    MAX_EXCLUDED_BYTES,
+    MAX_QUERY_BYTES,
+    TEXT,
+    accepted,
+    parse_query,
+)
 from otel_health.http.render import Details, Service
 from otel_health.report import HealthReport
 
@@ -21,11 +27,6 @@ Authorize = Callable[[Request], bool | Awaitable[bool]]
 
 Lifespan = Callable[[Receive, Send], Awaitable[None]]
 """Speaks ASGI's lifespan protocol."""
-
-MAX_EXCLUDED: Final = 32
-MAX_EXCLUDED_BYTES: Final = 1024
-MAX_QUERY_BYTES: Final = 8192
-MAX_ACCEPT_BYTES: Final = 1024
 
 
 class Source(Protocol):
@@ -73,11 +74,11 @@ def page(status: int, media_type: str, body: bytes, *, expires_at: float = float
     )
 
 
-NOT_FOUND: Final = page(404, render.TEXT, b"not found\n")
-NOT_ALLOWED: Final = page(405, render.TEXT, b"method not allowed\n", allow=True)
+NOT_FOUND: Final = page(404, TEXT, b"not found\n")
+NOT_ALLOWED: Final = page(405, TEXT, b"method not allowed\n", allow=True)
 BAD_EXCLUDE: Final = page(
     400,
-    render.TEXT,
+    TEXT,
     f"at most {MAX_EXCLUDED} excluded names of {MAX_EXCLUDED_BYTES} bytes, {MAX_QUERY_BYTES} bytes in all\n".encode(),
 )
 
@@ -112,7 +113,7 @@ class ProbeEndpoint:
         if self._authorize is not None or (query and query != b"verbose") or scope["method"] not in ("GET", "HEAD"):
             return None
         source = self._source
-        key = (render.TEXT if query else accepted(_header(scope, b"accept")), component)
+        key = (TEXT if query else accepted(_header(scope, b"accept")), component)
         kept = self._pages.get(key)
         if kept is None or source.renewal(self._probe, component) is not None or self._version != source.version:
             return None
@@ -145,7 +146,7 @@ class ProbeEndpoint:
                 return BAD_EXCLUDE
             verbose, excluded = parsed
             if verbose:
-                media_type = render.TEXT
+                media_type = TEXT
             if details == "status":
                 excluded = ()  # Whether a name changes the verdict is more than the verdict alone.
         renewal = source.renewal(self._probe, component)
@@ -178,7 +179,7 @@ class ProbeEndpoint:
                 matched = [name for name in exclude if name in report.components]
                 unknown = [name for name in exclude if name not in report.components]
                 report = self._source.report(self._probe, exclude=matched)
-        if media_type == render.TEXT:
+        if media_type == TEXT:
             body = render.as_text(report, details, matched, unknown)
         else:
             body = render.as_json(report, details, self._source.service, unknown)
@@ -299,54 +300,6 @@ def require_details(details: object, authorize: object) -> None:
         raise ValueError(f"details={details!r} must be one of {', '.join(map(repr, render.DETAILS))}")
     if authorize is not None and not callable(authorize):
         raise TypeError(f"authorize={authorize!r} cannot be called; pass a function of the request")
-
-
-def accepted(header: bytes) -> str:
-    """Return the media type to answer an `Accept` header with; JSON where nothing that we have is wanted."""
-    return _accepted(header[:MAX_ACCEPT_BYTES])
-
-
-@lru_cache(maxsize=256)
-def _accepted(header: bytes) -> str:
-    best, best_quality = render.HEALTH_JSON, 0.0
-    for part in header.decode("latin-1").lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        offered = _OFFERED.get(name)
-        quality = _quality(parameters)
-        if offered is not None and quality > best_quality:
-            best, best_quality = offered, quality
-    return best
-
-
-_OFFERED: Final = {
-    "application/health+json": render.HEALTH_JSON,
-    "application/json": render.JSON,
-    "text/plain": render.TEXT,
-    "application/*": render.HEALTH_JSON,
-    "*/*": render.HEALTH_JSON,
-    "text/html": render.HEALTH_JSON,
-}
-
-
-def _quality(parameters: list[str]) -> float:
-    for parameter in parameters:
-        if parameter.startswith("q="):
-            try:
-                return min(float(parameter[2:]), 1.0)
-            except ValueError:
-                return 0.0
-    return 1.0
-
-
-def parse_query(query: bytes) -> tuple[bool, tuple[str, ...]] | None:
-    """Return whether text is asked for, and the names to exclude; None where those are too many or too long."""
-    if len(query) > MAX_QUERY_BYTES:
-        return None
-    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, errors="replace")
-    names = tuple(dict.fromkeys(value for key, value in pairs if key == "exclude" and value))
-    if len(names) > MAX_EXCLUDED or sum(len(name.encode()) for name in names) > MAX_EXCLUDED_BYTES:
-        return None
-    return any(key == "verbose" for key, _ in pairs), names
 
 
 def _path(scope: Scope) -> str:

@@ -11,10 +11,6 @@ from otel_health.report import CheckResult, ComponentState, ErrorType, HealthRep
 Details = Literal["status", "names", "full"]
 DETAILS: Final = ("status", "names", "full")
 
-HEALTH_JSON: Final = "application/health+json"
-JSON: Final = "application/json"
-TEXT: Final = "text/plain; charset=utf-8"
-
 
 @dataclass(frozen=True, slots=True)
 class Service:

@@ -1,6 +1,7 @@
 """Leaving in good order: not ready at once, still serving for a while, then the server's own shutdown, and an end."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -160,7 +161,7 @@ class Drain:
         self._loop = asyncio.get_running_loop()
         self._unsubscribe = self._checker.subscribe(lambda _: self._look())
         if threading.current_thread() is not threading.main_thread():
-            self._checker.note("no signals can be handled outside the main thread; call begin() to drain")
+            self._checker.note(logging.INFO, "no signals can be handled outside the main thread; call begin() to drain")
             return self
         for number in SIGNALS:
             chain = Chain(number, self._signal, self._loop)
@@ -168,7 +169,7 @@ class Drain:
             if refused is None:
                 self._chains[number] = chain
             else:
-                self._checker.note("%s is left alone: %s", number.name, refused)
+                self._checker.note(logging.INFO, "%s is left alone: %s", number.name, refused)
         return self
 
     async def __aexit__(

@@ -4,10 +4,23 @@ import gc
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.soak import clocks, fuzz, guards, hanging, http, leaks, lifecycle, load, outcomes, secrets, telemetry
+from tests.soak import (
+    clocks,
+    fuzz,
+    guards,
+    hanging,
+    http,
+    leaks,
+    lifecycle,
+    liveness,
+    load,
+    outcomes,
+    secrets,
+    telemetry,
+)
 from tests.soak.figure import Figure, Gate
 
-MODULES = (hanging, clocks, outcomes, load, leaks, telemetry, secrets, fuzz, http, guards, lifecycle)
+MODULES = (hanging, clocks, outcomes, load, leaks, telemetry, secrets, fuzz, http, guards, lifecycle, liveness)
 
 
 def gates() -> dict[str, Gate]:
