@@ -553,15 +553,15 @@ async def test_past_the_cap_a_sync_check_is_saturated_not_timed_out(threads: Cal
 async def test_waiting_for_a_thread_costs_a_check_none_of_its_time() -> None:
     """Its deadline starts with its call."""
     let_go = threading.Event()
-    checker = Checker(timeout=1.0)
-    for number in range(400):  # Waited behind for 50 ms by every 56: "late" waits for about 0.35 s.
+    checker = Checker(timeout=2.0)
+    for number in range(480):  # All the threads there are.
         checker.add(f"blocking-{number}", let_go.wait)
-    checker.add("late", lambda: time.sleep(0.75))
+    checker.add("late", lambda: time.sleep(1.5))
+    asyncio.get_running_loop().call_later(1.0, let_go.set)
 
     report = await checker.run()
 
     assert report.statuses["late"] is Status.PASS
-    let_go.set()
 
 
 async def test_local_sync_checks_have_threads_of_their_own() -> None:
