@@ -24,6 +24,16 @@ PATIENCE: Final = 30.0
 LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
+def apart() -> int | None:
+    """Keep this process, which asks, to one core; tells which other one the servers may have, if there is one.
+
+    What moves from core to core leaves its caches behind, and ratios vary by twice as much.
+    """
+    asking, *others = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {asking})
+    return others[0] if others else None
+
+
 class Server(NamedTuple):
     """One that listens."""
 
@@ -41,10 +51,12 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def serving(kinds: Iterable[str], number: int, check: str = "nothing") -> Iterator[dict[str, Server]]:
+def serving(
+    kinds: Iterable[str], number: int, check: str = "nothing", core: int | None = None
+) -> Iterator[dict[str, Server]]:
     """Run one server of each kind, all started at once, until each of them listens."""
     with ExitStack() as stack:
-        servers = {kind: stack.enter_context(_started(kind, number, check)) for kind in kinds}
+        servers = {kind: stack.enter_context(_started(kind, number, check, core)) for kind in kinds}
         for kind, server in servers.items():
             deadline = time.monotonic() + PATIENCE
             while not _listens(server.port):
@@ -55,13 +67,15 @@ def serving(kinds: Iterable[str], number: int, check: str = "nothing") -> Iterat
 
 
 @contextmanager
-def _started(kind: str, number: int, check: str) -> Iterator[Server]:
+def _started(kind: str, number: int, check: str, core: int | None) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, "-m", "tests.benchmarks.served", kind, str(number), str(port), check]
     # What a check that hangs makes them log is no news.
     silent = subprocess.DEVNULL if check != "nothing" else None
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=silent) as process:
         try:
+            if core is not None:
+                os.sched_setaffinity(process.pid, {core})
             yield Server(process, port)
         finally:
             process.kill()  # Some of them would wait for a check that never ends.

@@ -88,18 +88,18 @@ def _rates(probes: Figures) -> list[Cells]:
     lines = [
         (
             f"rate of a probe, {_counted(number)}: of bare Starlette's",
-            f"**{row['routes']['of_starlette']:.0%}**",
-            f"raw ASGI {row['raw']['of_starlette']:.0%}; {_best_peer(row)}",
+            f"**{_percent(row['routes'])}**",
+            f"raw ASGI {_percent(row['raw'])}; {_best_peer(row)}",
         )
         for number, row in kept.items()
         if number in ("1", "100", "1000")
     ]
     if "10000" in kept:
         row = kept["10000"]
-        limit = f"constant bytes {row['constant short']['of_starlette']:.0%}"
-        lines.append(('10,000 components, `details="status"`', f"**{row['short']['of_starlette']:.0%}**", limit))
-    limit = f"constant bytes {each['constant']['of_starlette']:.0%}; {_best_peer(each)}"
-    ours = f"**{each['routes']['of_starlette']:.0%}**"
+        limit = f"constant bytes {_percent(row['constant short'])}"
+        lines.append(('10,000 components, `details="status"`', f"**{_percent(row['short'])}**", limit))
+    limit = f"constant bytes {_percent(each['constant'])}; {_best_peer(each)}"
+    ours = f"**{_percent(each['routes'])}**"
     return [*lines, ("100 components, a connection for each probe as kubelet does", ours, limit)]
 
 
@@ -181,13 +181,17 @@ def _taken(found: Figures) -> str:
     return f"Taken on {found['date']} with Python {found['python']} on {found['cores']} cores ({found['cpu']})"
 
 
+def _percent(row: Mapping[str, float]) -> str:
+    percent = row["of_starlette"] * 100
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %"
+
+
 def _best_peer(row: Mapping[str, Mapping[str, float]]) -> str:
-    shares = {kind: row[kind]["of_starlette"] for kind in peers.APPS if kind in row}
-    if not shares:
+    others = [kind for kind in peers.APPS if kind in row]
+    if not others:
         return NO_PEER
-    best = max(shares, key=lambda kind: shares[kind])
-    share = f"{shares[best]:.0%}" if shares[best] >= 0.1 else f"{shares[best]:.1%}"
-    return f"next best library ({best}) {share}"
+    best = max(others, key=lambda kind: row[kind]["of_starlette"])
+    return f"next best library ({best}) {_percent(row[best])}"
 
 
 def _hung_peers(faults: Figures) -> str:
