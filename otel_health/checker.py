@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
@@ -46,7 +45,7 @@ from otel_health.http.endpoints import (
 from otel_health.http.render import Details, Service
 from otel_health.metrics import Sampled, instruments_of
 from otel_health.quiet import quiet_context
-from otel_health.registry import Component, Registry, Taken
+from otel_health.registry import Component, Registry
 from otel_health.renewal import Renewals
 from otel_health.report import CheckResult, ComponentState, HealthReport, Status, Transition
 from otel_health.run import Run, Slot, run_at
@@ -58,9 +57,6 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 TOLD_SECONDS = 0.25
 """How long `run` waits, at most, for its log lines and spans to be written."""
-
-MAX_UNTOLD = 1000
-"""Changes of gates and heartbeats that wait for a loop on which they may be told, before the oldest are forgotten."""
 
 
 class Checker:
@@ -143,7 +139,6 @@ class Checker:
         self._renewals = Renewals(self._runner, self._registry, ttl, self._ended, self._take)
         self._schedule: Schedule[Component] = Schedule(clock, self._renewals.renew)
         self._listeners: dict[object, Listener] = {}
-        self._untold: deque[tuple[Component, Taken]] = deque(maxlen=MAX_UNTOLD)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expiring = False
         self._closing = False
@@ -555,7 +550,7 @@ class Checker:
         self._renewals.reset()
         self._expiring = False
         self._loop = loop
-        if self._untold:
+        if self._registry.untold:
             loop.call_soon(self._tell_untold)
         return loop
 
@@ -577,9 +572,7 @@ class Checker:
 
     def _take(self, component: Component) -> None:
         """Judge at once a component that needs no run, in whatever thread; it is told of on the loop."""
-        taken = self._registry.take(component)
-        if taken is not None:
-            self._untold.append((component, taken))
+        self._registry.take(component)
         self._on_loop(self._taken, component)
 
     def _taken(self, component: Component) -> None:
@@ -589,8 +582,8 @@ class Checker:
             self._schedule.put(component, min(next_delay(component.check.interval, 0.0, differs=False), believed))
 
     def _tell_untold(self) -> None:
-        while self._untold:
-            component, taken = self._untold.popleft()
+        while self._registry.untold:
+            component, taken = self._registry.untold.popleft()
             if component.registered:
                 self._tell(component, taken.result, taken.exception, taken.transition, taken.outage)
 

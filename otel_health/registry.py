@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import MappingProxyType
 from typing import NamedTuple
@@ -15,6 +16,10 @@ from otel_health.run import Ended, Slot
 
 MAX_EXCEPTION_TYPES = 20
 """Different class names told apart for one component; any further one is `other`."""
+
+
+MAX_UNTOLD = 1000
+"""Changes of gates and heartbeats that wait for a loop on which they may be told, before the oldest are forgotten."""
 
 
 class Component:
@@ -134,6 +139,8 @@ class Registry:
         self._own_probes: set[str] = set()
         self._started = False
         self._speaker: Component | None = None
+        self.untold: deque[tuple[Component, Taken]] = deque(maxlen=MAX_UNTOLD)
+        """What came of judging components at once, until it is told on the loop."""
         self.version = 0
         """Grows with every change that an anonymous answer could show."""
 
@@ -296,12 +303,12 @@ class Registry:
                 aged = states.aged(aged, component.check, finished)
             return self._advance(component, aged, result, finished, finished + component.fresh_for)
 
-    def take(self, component: Component) -> Taken | None:
-        """Judge a component at once, in this thread; None where it has nothing to say or is registered no more."""
+    def take(self, component: Component) -> None:
+        """Judge a component at once, in this thread; what came of it is left to be told."""
         instant = component.instant
         with self._lock:
             if instant is None or not component.registered:
-                return None
+                return
             instant.held(component, up=False)
             held, now = component.state, self._clock()
             # In this order: a beat that comes in between is then looked at once too often, never too late.
@@ -309,14 +316,15 @@ class Registry:
             if instant.pending:
                 self.version += expires_at < held.expires_at
                 component.state = held._replace(expires_at=expires_at)
-                return None
+                return
             look = Look(instant)
             result = component.refine(judge(component.check, look, time.time()))
             failing_since = component.changed_at if held.decided and not held.status.up else now
             believed = expires_at if result.status.up else float("inf")
             transition = self._advance(component, held, result, now, believed)
             instant.held(component, up=result.status.up)
-            return Taken(result, look.exception, transition, now - failing_since)
+            # Under the lock, so that transitions are told in the order in which they came.
+            self.untold.append((component, Taken(result, look.exception, transition, now - failing_since)))
 
     def _advance(
         self, component: Component, aged: ComponentState, result: CheckResult, finished: float, expires_at: float

@@ -214,7 +214,7 @@ async def test_many_threads_turn_one_gate() -> None:
     checker.subscribe(seen.append)
 
     def turn() -> None:
-        for _ in range(200):
+        for _ in range(100):
             gate.open()
             gate.close()
 
@@ -267,3 +267,29 @@ def test_a_taken_name_is_refused() -> None:
 
     with pytest.raises(ValueError, match="a check named 'config' is already registered"):
         checker.gate("Config")
+
+
+@pytest.mark.virtual_time
+async def test_turns_before_there_was_a_loop_are_told_on_the_first() -> None:
+    """None is lost, and none is told in a thread that is not the loop's."""
+    seen: list[Status] = []
+    checker = virtual_checker()
+    gate = checker.gate("config")
+    checker.subscribe(lambda transition: seen.append(transition.after))
+    gate.open()
+    assert seen == []
+
+    await checker.run()
+    await asyncio.sleep(0.01)
+
+    assert seen == [Status.FAIL, Status.PASS]
+
+
+def test_a_gate_that_was_removed_holds_on_to_nobody() -> None:
+    """A Checker may go before what turned its components."""
+    checker = Checker()
+    gate = checker.gate("config")
+    checker.remove("config")
+
+    assert gate.down == frozenset()
+    assert gate._watchers == ()  # noqa: SLF001 - what it holds on to shows nowhere else.

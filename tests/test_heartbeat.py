@@ -362,3 +362,21 @@ async def test_an_answer_that_was_kept_is_not_given_past_the_jobs_time() -> None
             clock[0] += 31
             assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.virtual_time
+async def test_on_demand_a_missing_beat_is_told_of_by_whoever_reads_it_first() -> None:
+    """As staleness is: there is no schedule that would look."""
+    told: list[Status] = []
+    checker = virtual_checker()
+    consumer = checker.heartbeat("consumer", max_age=60)
+    consumer.beat()
+    checker.subscribe(lambda transition: told.append(transition.after))
+    await checker.run()
+    await asyncio.sleep(61)
+    assert told == [Status.PASS]
+
+    checker.report()
+    await asyncio.sleep(0.01)
+
+    assert told == [Status.PASS, Status.FAIL]
