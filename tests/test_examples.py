@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from httpx2 import ASGITransport, AsyncClient
+from httpx2 import ASGITransport, AsyncClient, Client
 
-from examples import fastapi_service, five_lines, orders
+from examples import blocking, fastapi_service, five_lines, orders
 from tests.doubles import eventually
-from tests.servers import shared_postgres, shared_redis
+from tests.servers import free_port, shared_postgres, shared_redis
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,6 +81,30 @@ async def eventually_status(client: AsyncClient, status: str) -> None:
     while (await client.get("/readyz")).json()["status"] != status:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+async def test_the_blocking_service_is_alive_until_it_is_stuck(mode: str) -> None:
+    """As its docstring says: liveness answers while the loop is blocked, and fails when that takes too long."""
+    port = free_port()
+
+    def livez() -> int:
+        with Client() as client:
+            return client.get(f"http://127.0.0.1:{port}/livez").status_code
+
+    async with opened(blocking.create_app(port=port, mode=mode, stuck_after=1.5)) as client:
+        for seconds, after, status in ((1.0, 0.5, 200), (4.0, 3.0, 503)):
+            seen: list[int] = []
+            prober = threading.Timer(after, lambda seen=seen: seen.append(livez()))
+            prober.start()
+            assert (await client.get(f"/block?seconds={seconds}")).text == f"blocked for {seconds:g} s\n"
+            prober.join()
+            assert seen == [status]
+        deadline = time.monotonic() + 5
+        while await asyncio.to_thread(livez) != 200:
+            assert time.monotonic() < deadline
+        assert (await client.get("/block?seconds=soon")).status_code == 400
+        assert "otel_health_event_loop_lag_seconds_count" in (await client.get("/metrics")).text
 
 
 async def test_the_fastapi_service_over_real_servers() -> None:

@@ -581,6 +581,35 @@ def test_an_extension_that_keeps_the_interpreter(service: Start, mode: Mode) -> 
     assert process.poll() is None
 
 
+NO_FILES: Final = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+held = []
+try:
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    asyncio.get_running_loop().call_later(1.5, os.closerange, held[0], held[-1] + 1)
+print("none left", flush=True)
+"""
+
+
+def test_a_service_without_file_descriptors_answers_when_it_has_some(service: Start) -> None:
+    """Whoever connects waits, and waiting burns no processor."""
+    process, port = service("thread", NO_FILES)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "none left\n"
+    before = processor_seconds(process.pid)
+    assert get(port).status_code == 200
+    assert processor_seconds(process.pid) - before < 0.5
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 async def test_what_is_written_expires_by_itself() -> None:
     """Nobody writes any more: the process says no, with a body of its own."""
     fd = by_process._nameless_file()  # noqa: SLF001 - the slate of a main process that has fallen silent.

@@ -24,7 +24,6 @@ for package in ("", ".http", ".lifecycle", ".lifecycle.serving"):
     module = sys.modules["otel_health" + package] = types.ModuleType("otel_health" + package)
     module.__path__ = [root + package.replace(".", "/")]
 from otel_health.lifecycle.serving.sidecar import main
-import os
 main(*map(int, numbers))
 """
 
