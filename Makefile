@@ -23,7 +23,7 @@ lint: ## Check style and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-services: ## Install and start the servers that the tests want: PostgreSQL, Redis, promtool
+services: ## Install and start the servers that the tests want: PostgreSQL, Redis, promtool, nginx
 	@scripts/services install
 	@scripts/services start
 
@@ -39,9 +39,10 @@ bench: ## Take every figure and write them into the README
 	.venv-bench/bin/python -m tests.benchmarks $(ARGS)
 
 soak: ## Hold the fault gates at full length; ARGS="--scale 0.02" for the short form
-	@scripts/venv .venv examples,test
-	.venv/bin/python -m tests.soak $(ARGS)
+	@scripts/services install
+	@scripts/venv .venv-soak examples,test,soak
+	.venv-soak/bin/python -m tests.soak $(ARGS)
 
 clean: ## Remove what was made here, except running servers
-	rm -rf .venv .venv-bench .venvs .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-bench .venv-soak .venvs .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

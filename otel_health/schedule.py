@@ -12,6 +12,9 @@ JITTER: Final = 0.1
 SECOND_LOOK: Final = 1.0
 """Seconds within which an outcome that differs from the state is followed by another run."""
 
+BATCH_ITEMS: Final = 128
+"""At most so many items are renewed before the loop gets its turn."""
+
 Item = TypeVar("Item")
 
 
@@ -64,13 +67,15 @@ class Schedule(Generic[Item]):
     def _wake(self) -> None:
         try:
             now = self._clock()
-            while self._heap and self._heap[0][0] <= now:
+            for _ in range(BATCH_ITEMS):
+                if not self._heap or self._heap[0][0] > now:
+                    break
                 _, sequence, item = heapq.heappop(self._heap)
                 if self._last.get(item) == sequence:
                     del self._last[item]
                     self._renew(item)
         finally:
-            # Whatever was put meanwhile armed the timer for itself alone.
+            # Whatever was put meanwhile armed the timer for itself alone; and more may be due.
             self._arm()
 
     def _arm(self) -> None:

@@ -1,10 +1,11 @@
 """When a started Checker renews what."""
 
 import asyncio
+import itertools
 
 import pytest
 
-from otel_health.schedule import Schedule, next_delay
+from otel_health.schedule import BATCH_ITEMS, Schedule, next_delay
 from tests.virtual import now
 
 
@@ -41,6 +42,23 @@ async def test_items_are_renewed_when_they_are_due() -> None:
     await asyncio.sleep(10)
 
     assert [(item, round(at - begun, 3)) for item, at in renewed] == [("at once", 0), ("a", 1), ("b", 2), ("c", 3)]
+
+
+async def test_thousands_that_are_due_at_once_leave_the_loop_its_turn() -> None:
+    """They are renewed a batch at a time, in their order, and all of them."""
+    loop, renewed = asyncio.get_running_loop(), list[int]()
+    seen: list[int] = []
+    schedule: Schedule[int] = Schedule(loop.time, renewed.append)
+    schedule.start(loop)
+    for number in range(1000):
+        schedule.put(number, 0.0)
+
+    while len(renewed) < 1000:
+        await asyncio.sleep(0)
+        seen.append(len(renewed))
+
+    assert renewed == list(range(1000))
+    assert max(after - before for before, after in itertools.pairwise([0, *seen])) <= BATCH_ITEMS
 
 
 @pytest.mark.virtual_time

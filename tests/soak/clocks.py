@@ -56,12 +56,17 @@ class Subject:
         self.beating = Beating()
         self.checker = silent_checker(interval=INTERVAL, timeout=TIMEOUT, meter_provider=MeterProvider([self.reader]))
         self.checker.add("beating", self.beating)
+        # One for all requests: what it keeps of a healthy answer must expire, too.
+        self._app = self.checker.asgi()
 
     async def get(self) -> int:
         """The status that `/readyz` answers with."""
-        transport = ASGITransport(app=self.checker.asgi())
-        async with AsyncClient(transport=transport, base_url="http://soak") as client:
+        async with AsyncClient(transport=ASGITransport(app=self._app), base_url="http://soak") as client:
             return (await client.get("/readyz")).status_code
+
+    def believed_for(self) -> float:
+        """For how many seconds since its check last ran the verdict is given."""
+        return self.checker.report().expires_at - self.beating.last
 
     def up(self) -> int | None:
         """The last value of the component's `up` series, and None where there is none."""
@@ -156,6 +161,8 @@ async def _broken(loop: FaultyLoop) -> float:
 
 async def _until_unready(subject: Subject) -> float:
     """Return how many seconds after its time a verdict whose scheduler is dead was still given."""
+    if await subject.get() != 200 or subject.believed_for() > MAX_AGE + SLACK:
+        return float("inf")
     while await subject.get() == 200:
         if time.monotonic() > subject.beating.last + MAX_AGE + LATE:
             return float("inf")
@@ -202,6 +209,7 @@ def _forked() -> float:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 child = os.fork()
             if child == 0:
+                signal.alarm(20)  # A lock that somebody else held at the fork is never released: die of it.
                 time.sleep(MAX_AGE + SLACK)  # noqa: ASYNC251 - the child's loop is dead.
                 os._exit(int(subject.checker.report().status.up or subject.up() != 0))
             _, status = await asyncio.to_thread(os.waitpid, child, 0)

@@ -21,7 +21,7 @@ from otel_health import Checker
 from tests.doubles import failing, passing
 from tests.servers import free_port
 from tests.soak.figure import Figure, scaled
-from tests.soak.http import NAMES, SERVED, apps, status_of, until
+from tests.soak.http import NAMES, apps, ask, status_of, until
 from tests.soak.telemetry import Heard
 
 ALLOWED: Final = {200, 400, 401, 403, 404, 405, 408, 414, 431, 503}
@@ -53,16 +53,19 @@ METHODS: Final = st.sampled_from(["GET"] * 6 + ["HEAD", "POST", "OPTIONS", "TRAC
 
 
 def gate_S5(scale: float) -> Figure:
-    """Fuzz: 0 crashes, 0 unknown statuses, 0 slow answers, 0 forged log lines."""
-    cases = scaled(20_000, scale)
+    """Fuzz: 0 crashes, 0 unknown statuses, 0 slow answers, 0 forged log lines.
+
+    Of 20,000 cases schemathesis makes 2,000 and sends them to a real server, some 30 to 60 in a second on two cores;
+    Hypothesis makes the others, as no client would send them, and hands them to the application directly.
+    """
     with asyncio.Runner() as runner:
-        told, held = _generated(runner, cases)
-    judged, valid = _schemathesis(scale)
+        told, held = _generated(runner, scaled(18_000, scale))
+    judged, cases, valid = _schemathesis(scaled(2000, scale, 16))
     return Figure(
         "S5",
-        f"only {min(ALLOWED)}..{max(ALLOWED)} of the known, <= 1 s, 0 crashes, 0 forged log lines",
+        "20,000 cases at full length: only known statuses, <= 1 s, 0 crashes, 0 forged log lines",
         f"{told}; schemathesis: {judged}",
-        held and valid,
+        held and valid and cases >= scaled(2000, scale, 16),
     )
 
 
@@ -96,7 +99,7 @@ def _generated(runner: asyncio.Runner, cases: int) -> tuple[str, bool]:
         nonlocal slowest
         begun = time.monotonic()
         try:
-            status = runner.run(_ask(served[number], method, path, query, headers))
+            status, _ = runner.run(ask(served[number], method, path, query, headers))
         except Exception as error:  # noqa: BLE001 - a crash of any kind is what is looked for.
             crashes.append(f"{type(error).__name__} at {method} {path!r}")
             return
@@ -110,42 +113,14 @@ def _generated(runner: asyncio.Runner, cases: int) -> tuple[str, bool]:
     return told, not crashes and statuses.keys() <= ALLOWED and slowest <= 1.0 and forged == 0
 
 
-async def _ask(app: Any, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]]) -> int:
-    """Send one request past every client and server, which would refuse most of what is generated."""
-    sent: list[Any] = []
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode("utf-8", "surrogatepass"),
-        "root_path": "",
-        "query_string": query,
-        "headers": headers,
-        "client": ("127.0.0.1", 1),
-        "server": ("soak", 80),
-    }
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    assert sent[-1]["type"] == "http.response.body"
-    return int(sent[0]["status"])
-
-
 def _operation(*statuses: int, component: bool) -> dict[str, Any]:
     query = [
         {"name": "exclude", "in": "query", "schema": {"type": "array", "items": {"type": "string"}}},
         {"name": "verbose", "in": "query", "schema": {"type": "string"}},
         {"name": "Accept", "in": "header", "schema": {"type": "string"}},
     ]
-    below = {"name": "component", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    names = {"anyOf": [{"type": "string", "enum": list(NAMES)}, {"type": "string", "minLength": 1}]}
+    below = {"name": "component", "in": "path", "required": True, "schema": names}
     responses = {str(status): {"description": "an answer"} for status in statuses}
     return {"parameters": [*query, *([below] if component else [])], "responses": responses}
 
@@ -155,7 +130,8 @@ DOCUMENT: Final = {
     "info": {"title": "probes", "version": "1"},
     "paths": {
         f"/{probe}{below}": {
-            method: _operation(200, 400, 404, 503, component=bool(below)) for method in ("get", "head")
+            method: _operation(200, 400, 503, *((404,) if below else ()), component=bool(below))
+            for method in ("get", "head")
         }
         for probe in PROBES
         for below in ("", "/{component}")
@@ -163,29 +139,34 @@ DOCUMENT: Final = {
 }
 
 
-def _schemathesis(scale: float) -> tuple[str, bool]:
-    """Have schemathesis judge a real server by a document of the probes; skipped where it is not installed."""
+SERVED: Final = """
+import sys, uvicorn
+from tests.soak.http import subject
+uvicorn.run(subject().asgi(), port=int(sys.argv[1]), log_level="critical")
+"""
+
+
+def _schemathesis(cases: int) -> tuple[str, int, bool]:
+    """Have schemathesis judge a real server by a document of the probes; how many cases it made of it."""
     if importlib.util.find_spec("schemathesis") is None:
-        return "not installed", True
+        return "it is not installed; type: make soak", 0, False
+    each = -(-cases // (2 * len(DOCUMENT["paths"])))
     with tempfile.TemporaryDirectory() as name:
         port, document = free_port(), Path(name) / "openapi.json"
         document.write_text(json.dumps(DOCUMENT))
-        service = subprocess.Popen([sys.executable, "-c", SERVED, str(port), str(document)])
+        service = subprocess.Popen([sys.executable, "-c", SERVED, str(port)])
         try:
-            until(lambda: status_of(f"http://127.0.0.1:{port}/readyz") == 200)
-            options = ["--max-examples", str(scaled(1250, scale, 5)), "--max-response-time", "1", "--no-color"]
-            options += ["--checks", "not_a_server_error,status_code_conformance,unsupported_method"]
-            options += [
-                "--phases",
-                "coverage,fuzzing" if scale >= 0.2 else "fuzzing",
-                "--url",
-                f"http://127.0.0.1:{port}",
-            ]
+            until(lambda: status_of(f"http://127.0.0.1:{port}/livez") == 200)
+            # A probe's 503 is no fault of the server: the document says which statuses are meant.
+            options = ["--checks", "status_code_conformance,unsupported_method", "--max-response-time", "1"]
+            options += ["--phases", "fuzzing", "--max-examples", str(each), "--url", f"http://127.0.0.1:{port}"]
             program = "from schemathesis.cli import schemathesis; schemathesis()"
-            command = [sys.executable, "-c", program, "run", str(document), *options]
+            command = [sys.executable, "-c", program, "run", str(document), *options, "--no-color"]
             done = subprocess.run(command, capture_output=True, text=True, cwd=name)
         finally:
             service.kill()
             service.wait()
     found = re.search(r"(\d+) generated.*", done.stdout)
-    return (found[0] if found else done.stdout[-300:].strip()), done.returncode == 0
+    if found is None:
+        return done.stdout[-300:].strip(), 0, False
+    return found[0], int(found[1]), done.returncode == 0

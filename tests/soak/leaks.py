@@ -3,15 +3,17 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Final
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from tests.doubles import failing, hanging, passing
+from tests.doubles import eventually, failing, hanging, passing
 from tests.soak.figure import (
     MEBIBYTE,
     Figure,
+    library_threads,
     open_files,
     resident_bytes,
     scaled,
@@ -83,8 +85,14 @@ async def _sync_runs(runs: int) -> tuple[int, int, int]:
     resident, things = resident_bytes(), _things()
     for _ in range(runs // CHECKS):
         await checker.run()
-    # Threads that are idle may have ended, and how many were wanted at once is the scheduler's affair.
-    return resident_bytes() - resident, max(_things() - things - 64, 0), runs
+    grown = resident_bytes() - resident
+    # How many threads were wanted at once is the scheduler's affair; none outlives the Checker.
+    left = max(_things() - things - 64, 0)
+    async with checker:
+        pass
+    with suppress(AssertionError):
+        await eventually(lambda: not library_threads(), 2.0)
+    return grown, left + len(library_threads()), runs
 
 
 async def _replaced(names: int) -> tuple[int, int]:

@@ -127,9 +127,11 @@ class FaultyHandler(logging.Handler):
     def __init__(self, fault: Callable[[], None]) -> None:
         super().__init__()
         self._fault = fault
+        self.emits = 0
 
     def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - the base's shape.
-        """Do what is wrong."""
+        """Count, and do what is wrong."""
+        self.emits += 1
         self._fault()
 
 
@@ -212,10 +214,12 @@ def _raises() -> None:
 def _logging(fault: Callable[[], None], released: threading.Event) -> Callable[[], Awaitable[bool]]:
     async def scenario() -> bool:
         logger = logging.Logger("faulty", logging.DEBUG)
-        logger.addHandler(FaultyHandler(fault))
+        handler = FaultyHandler(fault)
+        logger.addHandler(handler)
         right = await _unaffected(Checker(logger=logger, trace="never"))
         released.set()
-        await asyncio.sleep(0.05)
+        # Each of the four checks has changed its state: the thread that tells of it has survived them all.
+        await eventually(lambda: handler.emits >= 4)
         released.clear()
         return right
 
