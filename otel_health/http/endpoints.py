@@ -102,7 +102,7 @@ class ProbeEndpoint:
 
     async def answer(self, scope: Scope, send: Send, below: str) -> None:
         """Answer one request for the probe, or for what stands below it: one of its components."""
-        component = below.removesuffix("/") or None
+        component = (below.removesuffix("/") or None) if below else None
         answer = self._kept(scope, component) or await self._made(scope, component)
         await send(answer.start)
         await send(answer.head if scope["method"] == "HEAD" else answer.body)
@@ -223,9 +223,13 @@ class Endpoints:
         self._details: Details = details
         self._authorize = authorize
         self._made: dict[str, ProbeEndpoint] = {}
+        self._found: dict[str, tuple[ProbeEndpoint, str]] = {}
 
     def find(self, path: str) -> tuple[ProbeEndpoint | None, str]:
         """The endpoint for a path such as `/readyz/postgres`, and what stands below the probe."""
+        found = self._found.get(path)
+        if found is not None:
+            return found
         slash, _, rest = path.partition("/")
         probe, _, below = rest.partition("/")
         if slash:  # Something stands before the first slash: this is no path of ours.
@@ -233,6 +237,8 @@ class Endpoints:
         endpoint = self._made.get(probe)
         if endpoint is None and probe in self._source.probes:
             endpoint = self._made[probe] = ProbeEndpoint(self._source, probe, self._details, self._authorize)
+        if endpoint is not None and not below:
+            self._found[path] = endpoint, below
         return endpoint, below
 
 
@@ -305,6 +311,8 @@ def require_details(details: object, authorize: object) -> None:
 def _path(scope: Scope) -> str:
     """The path below the mount point, which a server may have left in it or taken away."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    if not root:
+        return path
     below = path.removeprefix(root)
     return below if below != path and below[:1] in ("", "/") else path
 

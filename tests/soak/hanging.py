@@ -332,7 +332,7 @@ asyncio.run(main())
 
 
 def gate_R20(scale: float) -> Figure:
-    """Exit: a hundred hung checks hold up nothing, nor does a hung exporter, nor do hung withdrawals from registries."""
+    """Exit: a hundred hung checks hold up nothing, nor does a hung exporter, nor do hung withdrawals."""
     took: list[float] = []
     untidy = 0
     programs = [(PROGRAM, "checks", "100"), (PROGRAM, "exporter", "100"), (DRAINED, "registries", "3")]
