@@ -30,7 +30,7 @@ services: ## Install and start the servers that the tests want: PostgreSQL, Redi
 services-stop: ## Stop the servers and forget their data
 	@scripts/services stop
 
-matrix: ## Run the tests on every Python found, on the oldest also with the oldest dependencies
+matrix: ## Run the tests on the other Pythons found, and on the oldest with the oldest dependencies
 	@$(PYTHON) scripts/matrix $(ARGS)
 
 bench: ## Take every figure and write them into the README
