@@ -23,7 +23,7 @@ lint: ## Check style and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-services: ## Install and start the servers that the tests want: PostgreSQL, Redis, promtool, nginx
+services: ## Install and start the servers that the tests want: PostgreSQL, Redis, promtool, nginx, HAProxy
 	@scripts/services install
 	@scripts/services start
 

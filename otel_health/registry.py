@@ -1,5 +1,6 @@
 """The one state: every registered check with what is held to be true of it. Read from any thread."""
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -141,6 +142,8 @@ class Registry:
         self._speaker: Component | None = None
         self.untold: deque[tuple[Component, Taken]] = deque(maxlen=MAX_UNTOLD)
         """What came of judging components at once, until it is told on the loop."""
+        # Counted in one step, since components may change in several threads.
+        self._versions = itertools.count(1)
         self.version = 0
         """Grows with every change that an anonymous answer could show."""
 
@@ -170,7 +173,7 @@ class Registry:
             component.registered = True
             self._own_probes |= set(component.check.probes).difference(STANDARD_PROBES)
             self._by_probe = {}
-            self.version += 1
+            self.version = next(self._versions)
 
     def remove(self, name: str) -> Component:
         """Forget a component; what is still running for it will be dropped."""
@@ -183,7 +186,7 @@ class Registry:
                 self._speaker = None
             del self._components[name.casefold()]
             self._by_probe = {}
-            self.version += 1
+            self.version = next(self._versions)
         self._latch()
         return component
 
@@ -295,14 +298,6 @@ class Registry:
         """Every component with its state as it is now."""
         return self._aged(list(self._components.values()))
 
-    def apply(self, component: Component, result: CheckResult, finished: float) -> Transition | None:
-        """Take in the result of a run; the transition it caused, if any."""
-        with self._lock:
-            aged = component.state
-            if finished >= aged.expires_at:
-                aged = states.aged(aged, component.check, finished)
-            return self._advance(component, aged, result, finished, finished + component.fresh_for)
-
     def take(self, component: Component) -> None:
         """Judge a component at once, in this thread; what came of it is left to be told."""
         instant = component.instant
@@ -314,26 +309,36 @@ class Registry:
             # In this order: a beat that comes in between is then looked at once too often, never too late.
             expires_at = instant.expires_at
             if instant.pending:
-                self.version += expires_at < held.expires_at
                 component.state = held._replace(expires_at=expires_at)
+                if expires_at < held.expires_at:
+                    self.version = next(self._versions)
                 return
             look = Look(instant)
             result = component.refine(judge(component.check, look, time.time()))
             failing_since = component.changed_at if held.decided and not held.status.up else now
             believed = expires_at if result.status.up else float("inf")
-            transition = self._advance(component, held, result, now, believed)
+            transition = self.apply(component, result, now, believed)
             instant.held(component, up=result.status.up)
             # Under the lock, so that transitions are told in the order in which they came.
             self.untold.append((component, Taken(result, look.exception, transition, now - failing_since)))
 
-    def _advance(
-        self, component: Component, aged: ComponentState, result: CheckResult, finished: float, expires_at: float
+    def apply(
+        self, component: Component, result: CheckResult, finished: float, believed_until: float | None = None
     ) -> Transition | None:
-        held = component.state
-        if finished >= held.expires_at or expires_at < held.expires_at:
-            # Somebody may have been answered by the expiry, or believe for too long what was shown.
-            self.version += 1
-        after = states.advance(aged, result, component.check, expires_at)
+        """Take in one result; the transition it caused, if any.
+
+        Args:
+            component: Whose result it is.
+            result: The result.
+            finished: When it came: monotonic seconds.
+            believed_until: When it stops being believed, where its check says so; else by its age.
+        """
+        held = aged = component.state
+        if believed_until is None:
+            believed_until = finished + component.fresh_for
+            if finished >= held.expires_at:
+                aged = states.aged(held, component.check, finished)
+        after = states.advance(aged, result, component.check, believed_until)
         component.finished = finished
         if result.duration is not None:
             component.last_run = result.checked_at
@@ -344,6 +349,9 @@ class Registry:
             self._latch()
         if after.status is held.status and after.error_type is held.error_type:
             component.state = after
+            if finished >= held.expires_at or believed_until < held.expires_at:
+                # Somebody may have been answered by the expiry, or believe for too long what was shown.
+                self.version = next(self._versions)
             return None
         return self._commit(component, held, after, finished)
 
@@ -366,7 +374,7 @@ class Registry:
         self, component: Component, held: ComponentState, after: ComponentState, at: float
     ) -> Transition | None:
         component.state = after
-        self.version += 1
+        self.version = next(self._versions)
         before = None if held.error_type is ErrorType.PENDING else held.status
         went_stale = after.error_type is ErrorType.STALE
         if before is after.status and not went_stale:
@@ -380,4 +388,4 @@ class Registry:
             asked = self.asked_by(STARTUPZ)
             if asked and all(component.has_been_up for component in asked):
                 self._started = True
-                self.version += 1
+                self.version = next(self._versions)

@@ -142,9 +142,12 @@ class Renewals:
             if run.exception is not None:
                 # Its traceback holds the run, and would keep both until the garbage collector came by.
                 run.exception = None
-            again, component.again = component.again, False
-            if not again or not self.renew(component):
+            if not (component.again and self._renewed_again(component)):
                 self._arrive(component)
+
+    def _renewed_again(self, component: Component) -> bool:
+        component.again = False
+        return self.renew(component)
 
     def _arrive(self, component: Component) -> None:
         rounds, component.rounds = component.rounds, None

@@ -34,6 +34,7 @@ def say(word):
 
 checker = Checker(interval=0.1)
 checker.add("database", lambda: not os.environ.get("NEVER_READY"), probes={"readyz"})
+checker.subscribe(lambda told: told.component == "database" and told.after.up and say("ready"))
 drain = Drain(checker, delay=float(os.environ["DELAY"]), cap=float(os.environ["CAP"]))
 
 @drain.hook
@@ -141,10 +142,10 @@ class Service:
             time.sleep(0.005)
         return time.monotonic()
 
-    def hears(self, word: str) -> float:
-        """Wait until it has said so; return when it did."""
+    def hears(self, word: str, times: int = 1) -> float:
+        """Wait until it, or so many of its workers, have said so; return when the first did."""
         deadline = time.monotonic() + PATIENCE
-        while word not in self.said:
+        while not self.said_in.exists() or self.said_in.read_text().count(f" {word}\n") < times:
             assert time.monotonic() < deadline, f"it did not say {word}:\n{self.log}"
             time.sleep(0.005)
         return self.said[word]

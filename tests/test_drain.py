@@ -33,6 +33,7 @@ def test_sigterm_turns_readiness_off_and_the_service_serves_on(tmp_path: Path, s
         pytest.importorskip("uvicorn_worker")
     with serving(tmp_path, server) as service:
         service.waits_for("/readyz", 200)
+        service.hears("ready", times=2 if server in ("workers", "gunicorn") else 1)
         sent = service.signal()
         not_ready = service.waits_for("/readyz", 503)
         served = sent
@@ -87,7 +88,7 @@ def test_who_is_in_a_hurry_does_not_wait(tmp_path: Path, signals: tuple[signal.S
             time.sleep(0.3)
         service.ends(20)
 
-        assert set(service.said) == {"starting", "withdrawn", "withdrawing", "slowly withdrawn", "ended"}
+        assert set(service.said) == {"starting", "ready", "withdrawn", "withdrawing", "slowly withdrawn", "ended"}
         assert "Traceback" not in service.log
 
 
