@@ -30,11 +30,12 @@ def main() -> int:
     unknown = [goal for goal in arguments.goals if goal not in known]
     if unknown:
         parser.error(f"no gate measures {', '.join(unknown)}; known: {', '.join(known)}")
-    missed: list[str] = []
-    for goal in arguments.goals or known:
-        for _ in range(arguments.times):
-            if not any(held(goal, arguments.scale) for _ in range(arguments.attempts)):
-                missed.append(goal)
+    missed = [
+        goal
+        for goal in arguments.goals or known
+        for _ in range(arguments.times)
+        if not any(held(goal, arguments.scale) for _ in range(arguments.attempts))
+    ]
     if missed:
         print(f"missed: {', '.join(dict.fromkeys(missed))}")
     return 1 if missed else 0
