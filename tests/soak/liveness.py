@@ -176,7 +176,8 @@ def gate_R3(scale: float) -> Figure:
         "all answered; thread p99 <= 50 ms; process p99 <= 50 ms, max <= 500 ms under 16 busy threads and a held GIL",
         f"{answered(every)} of {len(every)}; thread p99 {p99(stalled):.1f} ms, max {slowest(stalled):.0f} ms; "
         f"process busy p99 {p99(busy):.1f} ms, max {slowest(busy):.0f} ms, (a bare socket {p99(floor):.1f} ms), "
-        f"held p99 {p99(held):.1f} ms, max {slowest(held):.0f} ms; (thread busy p99 {p99(limit):.0f} ms, max {slowest(limit):.0f} ms)",
+        f"held p99 {p99(held):.1f} ms, max {slowest(held):.0f} ms; "
+        f"(thread busy p99 {p99(limit):.0f} ms, max {slowest(limit):.0f} ms)",
         answered(every) == len(every)
         and well
         and max(map(p99, (stalled, busy, held))) <= 50
