@@ -395,14 +395,11 @@ def run_at(frame: types.FrameType | None) -> Run | None:
     What is called from a run's verdict (a listener, a meter provider) is not the check's.
     """
     while frame is not None and frame.f_code is not Run.settle.__code__:
-        if frame.f_code in _DRIVING:
+        if frame.f_code is Run._drive.__code__:  # noqa: SLF001 - the frame below which checks run.
             run = frame.f_locals.get("self")
             return run if isinstance(run, Run) else None
         frame = frame.f_back
     return None
-
-
-_DRIVING: Final = (Run._drive.__code__, Run._sliced.__code__)  # noqa: SLF001 - the frames below which checks run.
 
 
 @types.coroutine

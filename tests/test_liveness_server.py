@@ -589,7 +589,7 @@ try:
     while True:
         held.append(os.open("/dev/null", os.O_RDONLY))
 except OSError:
-    asyncio.get_running_loop().call_later(1.5, os.closerange, held[0], held[-1] + 1)
+    asyncio.get_running_loop().call_later(1.5, lambda taken=held: [os.close(each) for each in taken])
 print("none left", flush=True)
 """
 

@@ -287,6 +287,31 @@ async def test_what_makes_no_sense_is_refused() -> None:
     assert checker.names == ()
 
 
+class Looks(threading.Event):
+    """Lets the watcher look so often, and then ends it."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._left = looks
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - an event's shape.
+        """Wait for nothing."""
+        self._left -= 1
+        return self._left < 0
+
+
+@pytest.mark.parametrize(("looks", "accused"), [(1, 0), (6, 1)])
+async def test_what_the_watcher_slept_through_does_not_count(lines: Lines, looks: int, accused: int) -> None:
+    """A minute between two looks is no minute of a blocked loop; many looks at the same beat are."""
+    times = iter(range(0, 6000, 60))
+    checker = Checker(clock=lambda: float(next(times)))
+
+    LoopMonitor(checker)._watch(Looks(looks), threading.get_ident())  # noqa: SLF001 - a thread's whole work.
+
+    await asyncio.sleep(0.1)
+    assert len(blocks(lines)) == accused
+
+
 STOPPED = """
 import asyncio, logging, sys
 from otel_health import Checker

@@ -68,9 +68,8 @@ class ByThread:
     def serve(self, listening: socket.socket, wake: socket.socket, started: Callable[[], None]) -> None:
         """Serve on a listening socket until `wake` is closed."""
         self._listener = Listener(listening, self._respond, wake.fileno(), partial(self._woken, wake))
-        started()
         try:
-            self._listener.serve()
+            self._listener.serve(started)
         finally:
             self._scraper.close()
 

@@ -110,14 +110,18 @@ class Listener:
         self._selector: selectors.BaseSelector | None = None
         self._paused_until: float | None = None
 
-    def serve(self) -> None:
-        """Answer until there is no more reason to; then close every connection."""
+    def serve(self, started: Callable[[], object]) -> None:
+        """Answer until there is no more reason to; then close every connection.
+
+        `started` is called when all that this needs is there.
+        """
         self._listening.setblocking(False)
         with selectors.DefaultSelector() as selector:
             self._selector = selector
             try:
                 selector.register(self._listening, selectors.EVENT_READ)
                 selector.register(self._wake, selectors.EVENT_READ)
+                started()
                 while self._alive() and self._turn(selector):
                     self._expire(time.monotonic())
             finally:

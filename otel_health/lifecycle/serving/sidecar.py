@@ -89,5 +89,4 @@ def main(listening_fd: int, slate_fd: int, parent_fd: int, parent: int) -> None:
 
     with socket.socket(fileno=listening_fd) as listening, socket.socket(fileno=parent_fd) as channel:
         listener = Listener(listening, respond, parent_fd, lambda: False, alive=lives, tick=TICK)
-        channel.send(READY)
-        listener.serve()
+        listener.serve(lambda: channel.send(READY))
