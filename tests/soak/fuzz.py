@@ -80,7 +80,7 @@ def gate_S5(scale: float) -> Figure:
 def _generated(runner: asyncio.Runner, cases: int) -> tuple[str, bool]:
     logger, heard = logging.Logger("heard", logging.DEBUG), Heard()
     logger.addHandler(heard)
-    checker = Checker(ttl=3600.0, logger=logger)
+    checker = Checker(ttl=3600.0, interval=3600.0, logger=logger)
     checker.add(NAMES[0], passing())
     checker.add(NAMES[1], failing(ConnectionError("a\r\nforged")))
     checker.add(NAMES[2], passing())
