@@ -68,7 +68,7 @@ class Checker:
     Args:
         timeout: Seconds one run may take, for checks that do not say otherwise.
         interval: Seconds between two renewals of a check by an open Checker, plus or minus 10 %.
-        ttl: Seconds after which a probe renews a result, on demand.
+        ttl: Seconds after which a probe renews a result, on demand; one that is believed no more it renews sooner.
         answer_within: Seconds in which an HTTP probe answers, whatever its checks do (kubelet waits 1 s).
         failure_threshold: Consecutive failures before an up component is held to fail.
         success_threshold: Consecutive successes before a component that is not up is held to be up.

@@ -103,18 +103,21 @@ class Renewals:
             self._rounds[key] = begun
             begun.add_done_callback(lambda _: self._rounds.pop(key, None))
         elif only is None:
-            oldest = min((component.finished for component in asked), default=float("inf"))
-            self._fresh[probe] = (asked, oldest + self._ttl)
+            self._fresh[probe] = (asked, min(map(self._too_old_at, asked), default=float("inf")))
         return begun
 
     def _begin(self, asked: list[Component]) -> "asyncio.Future[None] | None":
         now = self._runner.clock()
-        too_old = [component for component in asked if now - component.finished >= self._ttl]
+        too_old = [component for component in asked if now >= self._too_old_at(component)]
         if not too_old:
             return None
         begun = _Round(self._runner.loop.create_future(), len(too_old))
         self._join(begun, too_old, 0)
         return None if begun.done.done() else begun.done
+
+    def _too_old_at(self, component: Component) -> float:
+        """When to renew on demand: after `ttl`, and at the latest when the result is believed no more."""
+        return component.finished + min(self._ttl, component.check.fresh_for)
 
     def _join(self, begun: _Round, too_old: list[Component], first: int) -> None:
         """Have the round wait for its components, a batch at a time: registering thousands is work, too."""

@@ -35,6 +35,20 @@ async def test_a_result_younger_than_the_ttl_is_not_renewed() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_a_long_ttl_makes_nothing_stale() -> None:
+    """Who asks gets a new result once the old one is believed no more, however long the ttl."""
+    switch = Switch()
+    checker = virtual_checker(ttl=60.0, interval=10.0, timeout=3.0)
+    checker.add("redis", switch)
+
+    for _ in range(20):
+        assert (await checker.run()).status is Status.PASS
+        await asyncio.sleep(5.0)
+
+    assert switch.calls == 4
+
+
+@pytest.mark.virtual_time
 async def test_one_run_serves_all() -> None:
     """A thousand who ask at once cause one run of each check."""
     calls = 0

@@ -16,6 +16,7 @@ TEXTS = [
     f"https://{SECRET}@api.example.com/v1",
     f"https://api.example.com/v1?api_key={SECRET}&x=1",
     f"GET https://s3/x?X-Amz-Signature={SECRET}&X-Amz-Date=1",
+    f"GET https://cdn.example.com/x?sid={SECRET}#top failed",
     f'connection failed: password="{SECRET} with spaces"',
     f"dsn: host=db user=u password={SECRET} dbname=x",
     f"{{'password': '{SECRET}', 'user': 'u'}}",
@@ -54,7 +55,13 @@ def test_secrets_are_withheld(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["AKIAIOSFODNN7EXAMPLE", "ghp_16C7e42F292c6912E7710c838347Ae178B4a", "eyJhbGciOiJI.eyJzdWIi.c2ln"]
+    "key",
+    [
+        "AKIAIOSFODNN7EXAMPLE",
+        "AIza" + "0123456789-abcdefghijklmnopqrst_uvw",
+        "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+        "eyJhbGciOiJI.eyJzdWIi.c2ln",
+    ],
 )
 def test_keys_are_known_by_their_shape(key: str) -> None:
     """Without a word that says so."""

@@ -28,8 +28,10 @@ ALLOWED: Final = {200, 400, 401, 403, 404, 405, 408, 414, 431, 503}
 
 PROBES: Final = ("livez", "readyz", "startupz", "healthz")
 PIECES: Final = st.sampled_from([*NAMES, *PROBES, "", ".", "..", "%2f", "%00", ";x", "//", "\r\n", "\ud800", "*"])
+KNOWN: Final = [f"/{probe}{below}" for probe in PROBES for below in ("", "/", *map("/{}".format, NAMES))]
 TARGETS: Final = st.one_of(
-    st.sampled_from([f"/{probe}{below}" for probe in PROBES for below in ("", "/", *map("/{}".format, NAMES))]),
+    st.sampled_from(KNOWN),
+    st.sampled_from(KNOWN),
     st.lists(PIECES | st.text(max_size=8), max_size=6).map(lambda pieces: "/" + "/".join(pieces)),
 )
 QUERIES: Final = st.one_of(
@@ -42,14 +44,20 @@ QUERIES: Final = st.one_of(
 MEDIA: Final = st.sampled_from(
     [b"text/plain", b"application/json", b"*/*", b";q=", b"nan", b"1e999", b",", b"\xff", b"q=-1"]
 )
-HEADERS: Final = st.lists(
+ACCEPT: Final = st.lists(
+    st.tuples(
+        st.sampled_from([b"text/plain", b"text/html", b"application/json", b"*/*", b"x/y"]),
+        st.sampled_from([b"", b";q=0.5", b";q=0", b";q=-1", b";q=nan", b";q=1e999", b";q=", b"; q=x", b";q=\xff"]),
+    ).map(b"".join)
+).map(b",".join)
+HEADERS: Final = st.tuples(st.just(b"accept"), ACCEPT).map(lambda header: [header]) | st.lists(
     st.tuples(
         st.sampled_from([b"accept", b"host", b"x-token", b"content-length"]),
         st.binary(max_size=40) | st.lists(MEDIA, max_size=300).map(b"".join),
     ),
     max_size=5,
 )
-METHODS: Final = st.sampled_from(["GET"] * 6 + ["HEAD", "POST", "OPTIONS", "TRACE"]) | st.text("ABCxyz", min_size=1)
+METHODS: Final = st.sampled_from(["GET"] * 12 + ["HEAD"] * 4 + ["POST", "OPTIONS", "TRACE", "BREW", "get", "A\r\nB"])
 
 
 def gate_S5(scale: float) -> Figure:
@@ -72,7 +80,7 @@ def gate_S5(scale: float) -> Figure:
 def _generated(runner: asyncio.Runner, cases: int) -> tuple[str, bool]:
     logger, heard = logging.Logger("heard", logging.DEBUG), Heard()
     logger.addHandler(heard)
-    checker = Checker(ttl=3600.0, logger=logger)
+    checker = Checker(ttl=3600.0, interval=3600.0, logger=logger)
     checker.add(NAMES[0], passing())
     checker.add(NAMES[1], failing(ConnectionError("a\r\nforged")))
     checker.add(NAMES[2], passing())
@@ -159,7 +167,14 @@ def _schemathesis(cases: int) -> tuple[str, int, bool]:
             until(lambda: status_of(f"http://127.0.0.1:{port}/livez") == 200)
             # A probe's 503 is no fault of the server: the document says which statuses are meant.
             options = ["--checks", "status_code_conformance,unsupported_method", "--max-response-time", "1"]
-            options += ["--phases", "fuzzing", "--max-examples", str(each), "--url", f"http://127.0.0.1:{port}"]
+            options += [
+                "--phases",
+                "coverage,fuzzing",
+                "--max-examples",
+                str(each),
+                "--url",
+                f"http://127.0.0.1:{port}",
+            ]
             program = "from schemathesis.cli import schemathesis; schemathesis()"
             command = [sys.executable, "-c", program, "run", str(document), *options, "--no-color"]
             done = subprocess.run(command, capture_output=True, text=True, cwd=name)

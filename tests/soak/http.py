@@ -47,7 +47,7 @@ PATHS: Final = (
 
 def subject() -> Checker:
     """A Checker of three components, one of which fails."""
-    checker = silent_checker(ttl=3600.0)
+    checker = silent_checker(ttl=3600.0, interval=3600.0)
     checker.add("postgres", passing())
     checker.add("redis", failing(ConnectionError("refused by 10.0.0.7")))
     checker.add("queue", passing(), critical=False)
