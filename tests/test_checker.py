@@ -144,6 +144,25 @@ async def test_startup_latches() -> None:
     assert (await checker.run("startupz")).status is Status.PASS
 
 
+@pytest.mark.virtual_time
+async def test_every_reader_of_a_probe_is_told_the_same() -> None:
+    """What a probe excuses, the metrics excuse: a pending liveness check, and what was up once at start-up."""
+    was_up = Switch()
+    checker = virtual_checker()
+    checker.add("pending", hanging(), local=True, probes={"livez"})
+    checker.add("was-up", was_up, probes={"startupz"})
+    checker.add("never-up", failing(), probes={"startupz"}, critical=False)
+    await checker.run("startupz")
+    was_up.error = Failed("down")
+    await asyncio.sleep(2)
+    await checker.run("startupz")
+
+    found = {probe: checker.report(probe).status for probe in checker.probes}
+
+    assert found == {"livez": Status.PASS, "readyz": Status.PASS, "startupz": Status.WARN, "healthz": Status.FAIL}
+    assert checker.probe_statuses() == found
+
+
 async def test_startup_latches_when_the_last_that_held_it_up_is_removed() -> None:
     """What is no longer asked holds up nobody."""
     checker = Checker()
@@ -376,6 +395,44 @@ async def test_removing_a_check_drops_the_run_in_flight() -> None:
     await waiting
 
     assert checker.report().components["redis"].error_type is ErrorType.PENDING
+
+
+async def test_removing_a_check_ends_the_run_in_flight() -> None:
+    """It is cancelled then, not when its time is up."""
+    cancelled = asyncio.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    checker = Checker(timeout=3600.0)
+    checker.add("redis", slow)
+    waiting = asyncio.ensure_future(checker.run())
+    await asyncio.sleep(0.01)
+    checker.remove("redis")
+
+    async with asyncio.timeout(5):
+        await cancelled.wait()
+        await waiting
+
+
+@pytest.mark.virtual_time
+async def test_a_failing_component_that_goes_stale_is_a_transition() -> None:
+    """Its status stays what it was, and yet nobody knows it any more."""
+    seen: list[Transition] = []
+    checker = virtual_checker(interval=10.0, timeout=3.0)
+    checker.add("postgres", failing())
+    await checker.run()
+    checker.subscribe(seen.append)
+    await asyncio.sleep(23)
+    checker.report()
+    await asyncio.sleep(0)
+
+    assert [(each.before, each.after, each.state.error_type) for each in seen] == [
+        (Status.FAIL, Status.FAIL, ErrorType.STALE)
+    ]
 
 
 async def test_removing_and_adding_from_other_threads() -> None:

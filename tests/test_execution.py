@@ -206,6 +206,23 @@ async def test_a_block_of_the_loop_is_laid_to_the_check_that_blocked() -> None:
     assert report.components["blocker"].error_type is ErrorType.TIMEOUT
 
 
+async def test_the_time_that_others_blocked_is_given_back_once() -> None:
+    """A check that hangs beside one that blocks has its own verdict in the end, in every round."""
+
+    async def blocker() -> None:
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # noqa: ASYNC251 - blocking the loop is what is tested.
+
+    checker = Checker(timeout=0.2, ttl=1e-9)
+    checker.add("hanging", hanging())
+    checker.add("blocker", blocker)
+
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            report = await checker.run()
+            assert report.components["hanging"].error_type is ErrorType.TIMEOUT
+
+
 async def test_a_block_of_the_loop_by_the_application_condemns_no_check() -> None:
     """What was ready when the loop came back is heard before any deadline is held against it."""
     answered = asyncio.get_running_loop().create_future()
@@ -246,7 +263,8 @@ async def test_a_loop_that_is_always_late_still_brings_a_verdict() -> None:
             time.sleep(0.15)  # noqa: ASYNC251 - a busy application.
             await asyncio.sleep(0.001)
 
-    checker = Checker(timeout=0.3)
+    # No multiple of the blocks: each deadline falls into the middle of one.
+    checker = Checker(timeout=0.25)
     checker.add("hanging", hanging())
     application = asyncio.ensure_future(busy())
 
@@ -312,17 +330,22 @@ async def test_runs_that_are_over_are_forgotten() -> None:
 
 async def test_a_dropped_run_that_still_has_time_is_no_hung_one() -> None:
     """A slow replica that the quorum did not wait for answers the next one, when it is needed."""
-    let_go = threading.Event()
-    primary = Switch()
-    checker = Checker(timeout=5.0, ttl=1e-9)
-    checker.add("quorum", any_of(primary=primary, replica=let_go.wait))
+    healthy, replica = True, Blocking()
+
+    async def primary() -> bool:
+        await eventually(replica.entered.is_set)
+        return healthy
+
+    checker = Checker(timeout=10.0, ttl=1e-9)
+    checker.add("quorum", any_of(primary=primary, replica=replica))
     assert (await checker.run()).status is Status.PASS
-    primary.error = ConnectionError("refused")
+    healthy = False
     waiting = asyncio.ensure_future(checker.run())
     await asyncio.sleep(0.05)
-    let_go.set()
+    replica.let_go.set()
 
     assert (await waiting).status is Status.PASS
+    assert replica.calls == 1
 
 
 async def test_a_composite_built_inside_a_check_keeps_its_count() -> None:
