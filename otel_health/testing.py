@@ -82,8 +82,8 @@ def blocking() -> Blocking:
 class Clock:
     """Monotonic seconds that pass only when you say so: `Checker(clock=clock)`.
 
-    Ages, and with them `ttl` and staleness, follow it, and so do deadlines: under a clock that stands still, a check
-    that hangs is not late. What an open Checker does of itself follows the timers of the event loop.
+    Ages follow it, and with them `ttl` and staleness. Deadlines want both it and the timers of the event loop to have
+    moved on: use it with checks that end. An open Checker renews by the loop's timers, whatever this clock says.
 
     Example:
         >>> clock = Clock()

@@ -135,7 +135,7 @@ def own_postgres() -> Iterator[OwnServer]:
     initdb, postgres = program("initdb", "PostgreSQL"), program("postgres", "PostgreSQL")
     with _directory() as directory:
         database = str(directory / "database")
-        make = [initdb, "-D", database, "-A", "trust", "-U", "postgres", "--no-locale", "--no-sync"]
+        make = [initdb, "-D", database, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync"]
         subprocess.run(make, check=True, capture_output=True, cwd=directory, **unprivileged())
         port = free_port()
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
@@ -146,12 +146,28 @@ def own_postgres() -> Iterator[OwnServer]:
 
 
 @contextmanager
-def own_redis() -> Iterator[OwnServer]:
-    """Run a Redis of the test's own."""
+def own_standby(primary: OwnServer) -> Iterator[OwnServer]:
+    """Run a standby of a PostgreSQL of the test's own."""
+    copy, postgres = program("pg_basebackup", "PostgreSQL"), program("postgres", "PostgreSQL")
+    with _directory() as directory:
+        database, source = str(directory / "database"), f"host=127.0.0.1 port={primary.port} user=postgres"
+        make = [copy, "-D", database, "-d", source, "-R", "--no-sync", "--checkpoint=fast", "--wal-method=stream"]
+        subprocess.run(make, check=True, capture_output=True, cwd=directory, **unprivileged())
+        port = free_port()
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        command = [postgres, "-D", database, "-p", str(port), "-k", str(directory), *options]
+        ready = [program("pg_isready", "PostgreSQL"), "-h", "127.0.0.1", "-p", str(port)]
+        with _running(OwnServer(command, port, directory, ready)) as server:
+            yield server
+
+
+@contextmanager
+def own_redis(*options: str) -> Iterator[OwnServer]:
+    """Run a Redis of the test's own, with further options such as `--cluster-enabled`, `yes`."""
     redis = program("redis-server", "Redis")
     with _directory() as directory:
         port = free_port()
-        command = [redis, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(directory)]
+        command = [redis, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(directory), *options]
         ready = [program("redis-cli", "Redis"), "-e", "-p", str(port), "ping"]
         with _running(OwnServer(command, port, directory, ready)) as server:
             yield server
