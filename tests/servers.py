@@ -174,6 +174,22 @@ def own_redis(*options: str) -> Iterator[OwnServer]:
 
 
 @contextmanager
+def own_sentinel(primary: OwnServer) -> Iterator[OwnServer]:
+    """Run a Sentinel that watches a Redis of the test's own under the name `orders`, and needs no other to agree."""
+    redis = program("redis-server", "Redis")
+    with _directory() as directory:
+        port = free_port()
+        configuration = directory / "sentinel.conf"
+        configuration.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor orders 127.0.0.1 {primary.port} 1\n")
+        if "user" in (options := unprivileged()):
+            shutil.chown(configuration, options["user"])
+        ready = [program("redis-cli", "Redis"), "-e", "-p", str(port), "ping"]
+        command = [redis, str(configuration), "--sentinel"]
+        with _running(OwnServer(command, port, directory, ready)) as server:
+            yield server
+
+
+@contextmanager
 def _running(server: OwnServer) -> Iterator[OwnServer]:
     try:
         server.start()

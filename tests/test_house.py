@@ -11,10 +11,18 @@ import otel_health
 
 PACKAGE = Path(otel_health.__file__).parent
 
+
+def modules() -> list[str]:
+    """Every module of the package, but the packages' faces."""
+    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")]
+    return sorted(name for name in names if not name.endswith("__init__"))
+
+
 LAYERS: list[set[str]] = [
     {"report", "redaction", "threads", "names"},
     {"check"},
     {"compose"},
+    {module for module in modules() if module.startswith("checks.")},
     {"run", "state", "schedule"},
     {"execution"},
     {"registry"},
@@ -38,12 +46,6 @@ FOREIGN: dict[str, set[str]] = {
 """The third parties that a module may import; the others import the standard library alone."""
 
 TELEMETRY_AND_HTTP = {"metrics", "events", "quiet", "http.render", "http.endpoints"}
-
-
-def modules() -> list[str]:
-    """Every module of the package, but the packages' faces."""
-    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")]
-    return sorted(name for name in names if not name.endswith("__init__"))
 
 
 def imports(module: str) -> set[str]:

@@ -18,7 +18,7 @@ _LAG: Final = """SELECT CASE WHEN pg_is_in_recovery() THEN CASE
 class AsyncpgPool(Protocol):
     """What is used of an `asyncpg.Pool`."""
 
-    async def fetchval(self, query: str, /) -> object: ...
+    def acquire(self) -> AbstractAsyncContextManager[Any]: ...
     def get_size(self) -> int: ...
     def get_idle_size(self) -> int: ...
     def get_max_size(self) -> int: ...
@@ -59,7 +59,7 @@ def answers(pool: Pool) -> CheckFunc:
     the pool is exhausted it is late, as they are (`pool_use` warns before). To ask the server and nothing else, give
     it a pool of its own, with one connection.
 
-    A connection that had died in psycopg's pool is replaced, once in a run. Cost: one `SELECT 1`. Every 10 s is fine.
+    A connection that had died in the pool is replaced, once in a run. Cost: one `SELECT 1`. Every 10 s is fine.
 
     Raises:
         TypeError: It is no such pool.
@@ -124,7 +124,8 @@ def pool_use(pool: Pool, *, warn: float = 0.9) -> CheckFunc:
     """Return a check that the pool has connections to spare; observes `pool_use`, and never fails.
 
     `pool_use` is the share of the pool's maximum that is in use. For psycopg that includes connections being opened,
-    and requests that wait for one, so it can be more than 1. It asks the pool, not the server. Cost: none. Every 5 to 10 s is fine.
+    and requests that wait for one, so it can be more than 1. It asks the pool, not the server. Cost: none. Every 5 to
+    10 s is fine.
 
     Args:
         pool: The pool that the application uses.
@@ -153,7 +154,7 @@ def _value(pool: Pool, query: LiteralString) -> Callable[[], Any]:
     """Return a function, sync or async as the pool is, that returns what the query does."""
     _require_pool(pool)
     if _is_asyncpg(pool):
-        return partial(pool.fetchval, query)
+        return partial(_ask_asyncpg, pool, query)
     if is_async(pool.check):  # type: ignore[union-attr]
         return partial(_ask_async, cast("AsyncPsycopgPool", pool), query)
     return partial(_ask, cast("PsycopgPool", pool), query)
@@ -167,6 +168,17 @@ def _concluded(value: Callable[[], Any], conclude: Callable[[Any], Any]) -> Call
 
         return conclude_later
     return lambda: conclude(value())
+
+
+async def _ask_asyncpg(pool: AsyncpgPool, query: LiteralString) -> object:
+    for last in (False, True):
+        async with pool.acquire() as connection:
+            try:
+                return await connection.fetchval(query)
+            except Exception:
+                if last or not connection.is_closed():
+                    raise
+    raise AssertionError("unreachable")
 
 
 async def _ask_async(pool: AsyncPsycopgPool, query: LiteralString) -> object:
@@ -199,11 +211,11 @@ def _first(row: Sequence[object] | Mapping[str, object]) -> object:
 
 
 def _is_asyncpg(pool: Pool) -> TypeGuard[AsyncpgPool]:
-    return hasattr(pool, "fetchval")
+    return hasattr(pool, "get_max_size")
 
 
 def _require_pool(pool: object) -> None:
-    if not all(hasattr(pool, name) for name in ("fetchval", "get_max_size")) and not hasattr(pool, "get_stats"):
+    if not hasattr(pool, "get_max_size") and not hasattr(pool, "get_stats"):
         raise TypeError(
             f"postgres: {type(pool).__name__} is no pool of asyncpg or psycopg; pass the one that the application "
             "holds, or use otel_health.checks.sqlalchemy for an engine"

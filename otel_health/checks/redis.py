@@ -53,10 +53,10 @@ def answers(client: Client) -> CheckFunc:
 def writable(client: Client, *, key: str = "otel_health") -> CheckFunc:
     """Return a check that Redis takes a write, and gives it back.
 
-    It fails with `ReadOnlyError` on a replica, with `MovedError` on a node of a cluster that the key does not belong
-    to, and with another `ResponseError` where writes are refused for want of memory or disk. It opens a connection, as
-    `answers` does. Cost: a connection and two commands; a key of some 40 bytes that expires after 60 s. Every 10 s is
-    fine.
+    It fails with `ReadOnlyError` on a replica, with `MovedError` (valkey-py: `ResponseError`) on a node of a cluster
+    that the key does not belong to, and with other errors where there is no memory or disk left. It opens a connection,
+    as `answers` does. Cost: a connection and two commands; a key of some 40 bytes that expires after 60 s. Every 10 s
+    is fine.
 
     Args:
         client: The client that the application uses.
