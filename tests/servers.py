@@ -162,6 +162,24 @@ def own_standby(primary: OwnServer) -> Iterator[OwnServer]:
 
 
 @contextmanager
+def own_mariadb(*options: str) -> Iterator[OwnServer]:
+    """Run a MariaDB of the test's own, with a user `root` that needs no password."""
+    install, mariadbd = program("mariadb-install-db", "MariaDB"), program("mariadbd", "MariaDB")
+    with _directory() as directory:
+        data, socket_path = str(directory / "data"), str(directory / "socket")
+        make = [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
+        make += ["--skip-test-db", "--innodb-flush-method=nosync", "--innodb-log-file-size=4M"]
+        subprocess.run(make, check=True, capture_output=True, cwd=directory, **unprivileged())
+        port = free_port()
+        command = [mariadbd, "--no-defaults", f"--datadir={data}", f"--socket={socket_path}", f"--port={port}"]
+        command += ["--bind-address=127.0.0.1", "--innodb-flush-method=nosync", "--innodb-log-file-size=4M"]
+        command += ["--skip-name-resolve", *options]
+        ready = [program("mariadb-admin", "MariaDB"), "--no-defaults", f"--socket={socket_path}", "-u", "root", "ping"]
+        with _running(OwnServer(command, port, directory, ready)) as server:
+            yield server
+
+
+@contextmanager
 def own_redis(*options: str) -> Iterator[OwnServer]:
     """Run a Redis of the test's own, with further options such as `--cluster-enabled`, `yes`."""
     redis = program("redis-server", "Redis")

@@ -3,8 +3,11 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import aiomysql
+import asyncmy
 import asyncpg
 import psycopg_pool
 import redis
@@ -15,7 +18,7 @@ import valkey
 import valkey.asyncio
 
 from otel_health import CheckFunc
-from otel_health.checks import postgres
+from otel_health.checks import mysql, postgres
 from otel_health.checks import redis as redis_check
 from otel_health.checks import sqlalchemy as sqlalchemy_check
 
@@ -117,6 +120,22 @@ async def valkey_sync(port: int, **options: Any) -> AsyncIterator[Any]:
         client.close()
 
 
+@asynccontextmanager
+async def mysql_pool(library: Any, port: int, **options: Any) -> AsyncIterator[Any]:
+    """A pool of aiomysql or asyncmy."""
+    options = {"minsize": 0, "maxsize": 2, "user": "root", "db": "mysql", **options}
+    pool = await library.create_pool(host="127.0.0.1", port=port, **options)
+    try:
+        yield pool
+    finally:
+        pool.close()
+        await pool.wait_closed()
+
+
+aiomysql_pool = partial(mysql_pool, aiomysql)
+asyncmy_pool = partial(mysql_pool, asyncmy)
+
+
 @dataclass(frozen=True)
 class Way:
     """One way in which an application asks a server, and what it is told when that is not there."""
@@ -131,6 +150,7 @@ class Way:
 
 
 ASYNCPG = {"ConnectionRefusedError", "ConnectionDoesNotExistError"}
+MYSQL_RUBBISH = {"InternalError"}
 ANSWERS_SQL = sqlalchemy_check.answers
 WAYS = {
     "asyncpg": Way("postgres", asyncpg_pool, postgres.answers, ASYNCPG, {"ConnectionError"}),
@@ -140,6 +160,14 @@ WAYS = {
     "sqlalchemy-sync": Way("postgres", engine, ANSWERS_SQL, {"OperationalError"}),
     "sqlalchemy-async": Way(
         "postgres", async_engine, ANSWERS_SQL, {*ASYNCPG, "InterfaceError", "DBAPIError"}, {"ConnectionError"}
+    ),
+    "aiomysql": Way("mariadb", aiomysql_pool, mysql.answers, {"OperationalError"}, MYSQL_RUBBISH),
+    "asyncmy": Way("mariadb", asyncmy_pool, mysql.answers, {"OperationalError"}, MYSQL_RUBBISH),
+    "sqlalchemy-pymysql": Way(
+        "mariadb", partial(engine, driver="mysql+pymysql"), ANSWERS_SQL, {"OperationalError"}, MYSQL_RUBBISH
+    ),
+    "sqlalchemy-asyncmy": Way(
+        "mariadb", partial(async_engine, driver="mysql+asyncmy"), ANSWERS_SQL, {"OperationalError"}, MYSQL_RUBBISH
     ),
     "redis-async": Way("redis", redis_async, redis_check.answers, {"ConnectionError"}, {"InvalidResponse"}),
     "redis-sync": Way("redis", redis_sync, redis_check.answers, {"ConnectionError"}, {"InvalidResponse"}),
