@@ -39,7 +39,7 @@ def program(name: str, product: str) -> str:
     """Return the path of an installed program; skip or fail the test where there is none."""
     # Debian keeps the programs of each PostgreSQL version in a directory of their own, outside PATH.
     by_version = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
-    found = by_version[-1] if by_version else shutil.which(name)
+    found = by_version[-1] if by_version else shutil.which(name) or shutil.which(name, path="/usr/sbin")
     return str(found) if found else missing(f"{product} is not installed")
 
 
