@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -189,6 +190,51 @@ def own_redis(*options: str) -> Iterator[OwnServer]:
         ready = [program("redis-cli", "Redis"), "-e", "-p", str(port), "ping"]
         with _running(OwnServer(command, port, directory, ready)) as server:
             yield server
+
+
+@contextmanager
+def own_memcached() -> Iterator[OwnServer]:
+    """Run a Memcached of the test's own."""
+    memcached = program("memcached", "Memcached")
+    with _directory() as directory:
+        port = free_port()
+        command = [memcached, "-l", "127.0.0.1", "-p", str(port), "-U", "0"]
+        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+            yield server
+
+
+@contextmanager
+def own_etcd() -> Iterator[OwnServer]:
+    """Run an etcd of the test's own, with one member."""
+    etcd = program("etcd", "etcd")
+    with _directory() as directory:
+        port = free_port()
+        url, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{free_port()}"
+        command = [etcd, "--data-dir", str(directory / "data"), "--unsafe-no-fsync", "--log-level", "error"]
+        command += ["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer]
+        command += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"]
+        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+            yield server
+
+
+@contextmanager
+def own_zookeeper() -> Iterator[OwnServer]:
+    """Run a ZooKeeper of the test's own, with short ticks, so that sessions may be short."""
+    java, jar = program("java", "Java"), Path("/usr/share/java/zookeeper.jar")
+    if not jar.exists():
+        missing("ZooKeeper is not installed")
+    with _directory() as directory:
+        port = free_port()
+        command = [java, "-cp", f"{jar.parent}/*", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command += ["-Dzookeeper.admin.enableServer=false", "-Dzookeeper.clientPortAddress=127.0.0.1"]
+        command += ["org.apache.zookeeper.server.ZooKeeperServerMain", str(port), str(directory / "data"), "100"]
+        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+            yield server
+
+
+def _accepts(port: int) -> list[str]:
+    """A command that succeeds once something listens at this port."""
+    return [sys.executable, "-S", "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)"]
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """How an application holds its clients: each way opens one, gives the check of it, and closes it."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,20 +11,24 @@ from typing import Any
 import aiomysql
 import asyncmy
 import asyncpg
+import etcd3gw
+import httpx2
 import psycopg_pool
+import pymemcache
 import redis
 import redis.asyncio
 import sqlalchemy
 import sqlalchemy.ext.asyncio
 import valkey
 import valkey.asyncio
+from kazoo.client import KazooClient
 
 from otel_health import CheckFunc
-from otel_health.checks import mysql, postgres
+from otel_health.checks import etcd, memcached, mysql, postgres, zookeeper
 from otel_health.checks import redis as redis_check
 from otel_health.checks import sqlalchemy as sqlalchemy_check
 
-POSTGRES_URL = "127.0.0.1:{port}/postgres?user=postgres"
+SILENT = logging.Logger("silent", level=logging.CRITICAL)
 
 
 @asynccontextmanager
@@ -136,6 +142,54 @@ aiomysql_pool = partial(mysql_pool, aiomysql)
 asyncmy_pool = partial(mysql_pool, asyncmy)
 
 
+@asynccontextmanager
+async def memcached_pool(port: int, **options: Any) -> AsyncIterator[pymemcache.PooledClient]:
+    """A pooled client of pymemcache."""
+    client = pymemcache.PooledClient(("127.0.0.1", port), **options)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def http_async(port: int, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """An asynchronous HTTP client."""
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", **options) as client:
+        yield client
+
+
+@asynccontextmanager
+async def http_sync(port: int, **options: Any) -> AsyncIterator[httpx2.Client]:
+    """A synchronous HTTP client."""
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", **options) as client:
+        yield client
+
+
+@asynccontextmanager
+async def etcd3gw_client(port: int) -> AsyncIterator[Any]:
+    """A client of etcd3gw."""
+    client = etcd3gw.client(host="127.0.0.1", port=port, api_path="/v3/", timeout=5)
+    try:
+        yield client
+    finally:
+        client.session.close()
+
+
+@asynccontextmanager
+async def kazoo_client(port: int) -> AsyncIterator[KazooClient]:
+    """A client of kazoo, started, whether it has reached a server or not; its session is short."""
+    quick = {"max_tries": -1, "delay": 0.05, "max_delay": 0.1}
+    client = KazooClient(hosts=f"127.0.0.1:{port}", timeout=1.0, connection_retry=quick, logger=SILENT)
+    started = client.start_async()
+    await asyncio.to_thread(started.wait, 2.0)
+    try:
+        yield client
+    finally:
+        await asyncio.to_thread(client.stop)
+        client.close()
+
+
 @dataclass(frozen=True)
 class Way:
     """One way in which an application asks a server, and what it is told when that is not there."""
@@ -151,6 +205,8 @@ class Way:
 
 ASYNCPG = {"ConnectionRefusedError", "ConnectionDoesNotExistError"}
 MYSQL_RUBBISH = {"InternalError"}
+HTTP = {"ConnectError", "ReadError", "RemoteProtocolError"}
+PYMEMCACHE = {"ConnectionRefusedError", "MemcacheUnexpectedCloseError", "ConnectionResetError"}
 ANSWERS_SQL = sqlalchemy_check.answers
 WAYS = {
     "asyncpg": Way("postgres", asyncpg_pool, postgres.answers, ASYNCPG, {"ConnectionError"}),
@@ -169,6 +225,12 @@ WAYS = {
     "sqlalchemy-asyncmy": Way(
         "mariadb", partial(async_engine, driver="mysql+asyncmy"), ANSWERS_SQL, {"OperationalError"}, MYSQL_RUBBISH
     ),
+    "memcached": Way("memcached", memcached_pool, memcached.answers, PYMEMCACHE, {"MemcacheUnknownError"}),
+    "etcd-async": Way("etcd", http_async, etcd.answers, HTTP, {"RemoteProtocolError"}),
+    "etcd-sync": Way("etcd", http_sync, etcd.answers, HTTP, {"RemoteProtocolError"}),
+    "etcd-async-writable": Way("etcd", http_async, etcd.writable, HTTP, {"RemoteProtocolError"}),
+    "etcd3gw": Way("etcd", etcd3gw_client, etcd.answers, {"ConnectionFailedError"}, {"ConnectionFailedError"}),
+    "zookeeper": Way("zookeeper", kazoo_client, zookeeper.answers, {"failed", "ConnectionLoss"}),
     "redis-async": Way("redis", redis_async, redis_check.answers, {"ConnectionError"}, {"InvalidResponse"}),
     "redis-sync": Way("redis", redis_sync, redis_check.answers, {"ConnectionError"}, {"InvalidResponse"}),
     "redis-async-writable": Way("redis", redis_async, redis_check.writable, {"ConnectionError"}, {"InvalidResponse"}),
