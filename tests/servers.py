@@ -213,7 +213,9 @@ def own_etcd() -> Iterator[OwnServer]:
         command = [etcd, "--data-dir", str(directory / "data"), "--unsafe-no-fsync", "--log-level", "error"]
         command += ["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer]
         command += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"]
-        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+        # It listens before it has elected itself.
+        asks = f"import urllib.request; urllib.request.urlopen('{url}/health', timeout=1)"
+        with _running(OwnServer(command, port, directory, [sys.executable, "-S", "-c", asks])) as server:
             yield server
 
 

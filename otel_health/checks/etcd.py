@@ -1,4 +1,4 @@
-"""etcd, through its JSON gateway, over the HTTP client or the etcd3gw client that the application holds."""
+"""etcd, through its JSON gateway, over the HTTP client that the application holds."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,9 +12,12 @@ Body = Mapping[str, object]
 
 
 class Client(Protocol):
-    """What is used of an `httpx.Client` or `httpx.AsyncClient` (`httpx2` too), or of an `etcd3gw.Etcd3Client`."""
+    """What is used of an `httpx.Client` or `httpx.AsyncClient` (`httpx2` too)."""
 
-    def post(self, url: str, /) -> Any: ...
+    @property
+    def base_url(self) -> object: ...
+    @property
+    def post(self) -> Callable[..., Any]: ...
 
 
 def answers(client: Client) -> CheckFunc:
@@ -63,11 +66,10 @@ def writable(client: Client) -> CheckFunc:
     return _posting(client, "/maintenance/status", {}, conclude)
 
 
-def _posting(client: Any, path: str, question: Body, conclude: Callable[[Body], None]) -> CheckFunc:
-    if not hasattr(client, "post") or not (hasattr(client, "base_url") or hasattr(client, "get_url")):
+def _posting(client: Client, path: str, question: Body, conclude: Callable[[Body], None]) -> CheckFunc:
+    if not hasattr(client, "post") or not hasattr(client, "base_url"):
         raise TypeError(
-            f"etcd: {type(client).__name__} is no HTTP client with a base_url; pass an httpx client of etcd's address, "
-            "or one of etcd3gw"
+            f"etcd: {type(client).__name__} is no HTTP client with a base_url; pass an httpx client of etcd's address"
         )
 
     async def ask_async() -> None:
@@ -76,21 +78,13 @@ def _posting(client: Any, path: str, question: Body, conclude: Callable[[Body], 
     def ask() -> None:
         conclude(_body(client.post(f"/v3{path}", json=question, follow_redirects=False)))
 
-    def ask_gateway() -> None:
-        conclude(_header(client.post(client.get_url(path), json=question)))
-
-    if hasattr(client, "get_url"):
-        return ask_gateway
     return ask_async if is_async(client.post) else ask
 
 
 def _body(response: Any) -> Body:
     if response.status_code != 200:
         raise Failed(f"etcd answered with status {response.status_code}")
-    return _header(response.json())
-
-
-def _header(body: object) -> Body:
+    body = response.json()
     if not isinstance(body, Mapping) or "header" not in body:
         raise Failed("what answered is not etcd")
     return body

@@ -14,6 +14,9 @@ _LAG: Final = """SELECT CASE WHEN pg_is_in_recovery() THEN CASE
     ELSE extract(epoch FROM now() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time()))
     END END::float8"""
 
+_DIED: Final = {"AdminShutdownError", "ConnectionDoesNotExistError", "ConnectionResetError", "InterfaceError"}
+"""What asyncpg raises for a connection that died in the pool; it takes the connection away then."""
+
 
 class AsyncpgPool(Protocol):
     """What is used of an `asyncpg.Pool`."""
@@ -175,8 +178,8 @@ async def _ask_asyncpg(pool: AsyncpgPool, query: LiteralString) -> object:
         async with pool.acquire() as connection:
             try:
                 return await connection.fetchval(query)
-            except Exception:
-                if last or not connection.is_closed():
+            except Exception as error:
+                if last or type(error).__name__ not in _DIED:
                     raise
     raise AssertionError("unreachable")
 

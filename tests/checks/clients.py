@@ -11,7 +11,6 @@ from typing import Any
 import aiomysql
 import asyncmy
 import asyncpg
-import etcd3gw
 import httpx2
 import psycopg_pool
 import pymemcache
@@ -167,22 +166,12 @@ async def http_sync(port: int, **options: Any) -> AsyncIterator[httpx2.Client]:
 
 
 @asynccontextmanager
-async def etcd3gw_client(port: int) -> AsyncIterator[Any]:
-    """A client of etcd3gw."""
-    client = etcd3gw.client(host="127.0.0.1", port=port, api_path="/v3/", timeout=5)
-    try:
-        yield client
-    finally:
-        client.session.close()
-
-
-@asynccontextmanager
 async def kazoo_client(port: int) -> AsyncIterator[KazooClient]:
     """A client of kazoo, started, whether it has reached a server or not; its session is short."""
     quick = {"max_tries": -1, "delay": 0.05, "max_delay": 0.1}
     client = KazooClient(hosts=f"127.0.0.1:{port}", timeout=1.0, connection_retry=quick, logger=SILENT)
     started = client.start_async()
-    await asyncio.to_thread(started.wait, 2.0)
+    await asyncio.to_thread(started.wait, 1.0)
     try:
         yield client
     finally:
@@ -200,12 +189,17 @@ class Way:
     refused: set[str]
     """The error types that tell of a server that is gone."""
     rubbish: set[str] = field(default_factory=set)
-    """The error types that tell of a server that talks rubbish."""
+    """The error types that tell of a server that talks rubbish, beside those."""
+    frozen: set[str] = field(default_factory=lambda: {"timeout"})
+    """The error types that tell of a server that does not answer."""
+    inner: int = 0
+    """How many connections to its port the server holds with itself."""
 
 
 ASYNCPG = {"ConnectionRefusedError", "ConnectionDoesNotExistError"}
 MYSQL_RUBBISH = {"InternalError"}
 HTTP = {"ConnectError", "ReadError", "RemoteProtocolError"}
+KAZOO = {"failed", "ConnectionLoss"}
 PYMEMCACHE = {"ConnectionRefusedError", "MemcacheUnexpectedCloseError", "ConnectionResetError"}
 ANSWERS_SQL = sqlalchemy_check.answers
 WAYS = {
@@ -226,11 +220,12 @@ WAYS = {
         "mariadb", partial(async_engine, driver="mysql+asyncmy"), ANSWERS_SQL, {"OperationalError"}, MYSQL_RUBBISH
     ),
     "memcached": Way("memcached", memcached_pool, memcached.answers, PYMEMCACHE, {"MemcacheUnknownError"}),
-    "etcd-async": Way("etcd", http_async, etcd.answers, HTTP, {"RemoteProtocolError"}),
-    "etcd-sync": Way("etcd", http_sync, etcd.answers, HTTP, {"RemoteProtocolError"}),
-    "etcd-async-writable": Way("etcd", http_async, etcd.writable, HTTP, {"RemoteProtocolError"}),
-    "etcd3gw": Way("etcd", etcd3gw_client, etcd.answers, {"ConnectionFailedError"}, {"ConnectionFailedError"}),
-    "zookeeper": Way("zookeeper", kazoo_client, zookeeper.answers, {"failed", "ConnectionLoss"}),
+    "etcd-async": Way("etcd", http_async, etcd.answers, HTTP, inner=1),
+    "etcd-sync": Way("etcd", http_sync, etcd.answers, HTTP, inner=1),
+    "etcd-async-writable": Way("etcd", http_async, etcd.writable, HTTP, inner=1),
+    "zookeeper": Way(
+        "zookeeper", kazoo_client, zookeeper.answers, {"failed", "ConnectionLoss"}, frozen={"timeout", "ConnectionLoss"}
+    ),
     "redis-async": Way("redis", redis_async, redis_check.answers, {"ConnectionError"}, {"InvalidResponse"}),
     "redis-sync": Way("redis", redis_sync, redis_check.answers, {"ConnectionError"}, {"InvalidResponse"}),
     "redis-async-writable": Way("redis", redis_async, redis_check.writable, {"ConnectionError"}, {"InvalidResponse"}),

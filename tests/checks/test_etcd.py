@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from otel_health.checks import etcd
-from tests.checks.clients import etcd3gw_client, http_async, http_sync
+from tests.checks.clients import http_async, http_sync
 from tests.checks.conftest import Started
 from tests.checks.test_postgres import result_of
 
-clients = pytest.mark.parametrize("opened", [http_async, http_sync, etcd3gw_client])
-over_http = pytest.mark.parametrize("opened", [http_async, http_sync])
+clients = pytest.mark.parametrize("opened", [http_async, http_sync])
 
 
 @pytest.mark.parametrize("make", [etcd.answers, etcd.writable])
@@ -47,7 +46,7 @@ async def test_an_alarm_is_told(servers: Started, opened: Any) -> None:
         assert (await result_of(check)).status == "pass"
 
 
-@over_http
+@clients
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [

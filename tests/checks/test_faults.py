@@ -18,7 +18,7 @@ from tests.checks.conftest import Started
 from tests.doubles import eventually
 from tests.servers import OwnServer, free_port
 
-TIMEOUT = 1.0
+TIMEOUT = 0.5
 LATE = TIMEOUT + 1.0
 """Seconds after which a verdict is late: the promise is 0.1 s after the deadline, the rest is for a busy machine."""
 
@@ -61,7 +61,7 @@ async def probing(way: Way, port: int) -> AsyncIterator[Probe]:
     await eventually(lambda: asyncio.all_tasks() <= tasks, PATIENCE)
     await eventually(lambda: foreign_threads() <= threads, PATIENCE)
     await eventually(lambda: open_descriptors() <= descriptors, PATIENCE)
-    await eventually(lambda: connections(port) == 0, PATIENCE)
+    await eventually(lambda: connections(port) <= way.inner, PATIENCE)
 
 
 def open_descriptors() -> int:
@@ -120,7 +120,7 @@ async def test_it_tells_of_a_server_that_goes_and_comes_back(
             end(server)
         await asyncio.to_thread(server.wait_until_ready)
 
-        assert error in (way.refused if begin is OwnServer.kill else {"timeout"})
+        assert error in (way.refused if begin is OwnServer.kill else way.frozen)
         await passes_again(probe)
 
 
@@ -140,7 +140,7 @@ async def test_it_tells_of_a_server_that_is_killed_under_way(servers: Started, w
             server.start()
             await asyncio.to_thread(server.wait_until_ready)
 
-        assert error in {*way.refused, "timeout"}
+        assert error in {*way.refused, *way.frozen}
         await passes_again(probe)
 
 
@@ -182,4 +182,4 @@ async def test_a_thousand_runs_hold_no_more_connections_than_one(servers: Starte
         else:
             await asyncio.to_thread(lambda: [function() for _ in range(RUNS)])
 
-        await eventually(lambda: connections(server.port) <= 2)
+        await eventually(lambda: connections(server.port) <= 2 + way.inner)
