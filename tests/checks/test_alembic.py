@@ -14,7 +14,8 @@ from alembic.script import ScriptDirectory
 from otel_health.checks import alembic
 from tests.checks.clients import async_engine, engine
 from tests.checks.conftest import Started
-from tests.checks.test_postgres import execute, result_of
+from tests.checks.results import result_of
+from tests.checks.test_postgres import execute
 
 engines = pytest.mark.parametrize("opened", [engine, async_engine])
 

@@ -10,7 +10,7 @@ import pytest
 from otel_health.checks import etcd
 from tests.checks.clients import http_async, http_sync
 from tests.checks.conftest import Started
-from tests.checks.test_postgres import result_of
+from tests.checks.results import result_of
 
 clients = pytest.mark.parametrize("opened", [http_async, http_sync])
 

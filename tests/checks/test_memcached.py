@@ -7,7 +7,7 @@ import pytest
 
 from otel_health.checks import memcached
 from tests.checks.clients import memcached_pool
-from tests.checks.test_postgres import result_of
+from tests.checks.results import result_of
 from tests.servers import own_memcached
 
 

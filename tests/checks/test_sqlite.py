@@ -10,7 +10,7 @@ import pytest
 
 from otel_health import Checker
 from otel_health.checks import sqlite
-from tests.checks.test_postgres import result_of
+from tests.checks.results import result_of
 
 both = pytest.mark.parametrize("make", [sqlite.answers, sqlite.writable])
 

@@ -8,7 +8,7 @@ from kazoo.client import KazooClient
 from otel_health.checks import zookeeper
 from tests.checks.clients import kazoo_client
 from tests.checks.conftest import Started
-from tests.checks.test_postgres import result_of
+from tests.checks.results import result_of
 
 
 @pytest.mark.parametrize("client", ["127.0.0.1:2181", None])
