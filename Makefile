@@ -23,7 +23,7 @@ lint: ## Check style and types
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-services: ## Install and start the servers that the tests want: PostgreSQL, Redis, promtool, nginx, HAProxy
+services: ## Install and start the servers that the tests want: databases, caches, coordinators
 	@scripts/services install
 	@scripts/services start
 

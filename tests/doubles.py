@@ -1,37 +1,11 @@
-"""Check functions that pass, fail, hang and misbehave, as the tests need them."""
+"""Check functions that misbehave, as our own tests need them, beside those that everybody's tests need."""
 
 import asyncio
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-AsyncCheck = Callable[[], Awaitable[None]]
+from otel_health.testing import AsyncCheck, Blocking, failing, hanging, passing
 
-
-def passing() -> AsyncCheck:
-    """Return a check that passes at once."""
-
-    async def check() -> None:
-        return None
-
-    return check
-
-
-def failing(error: BaseException | None = None) -> AsyncCheck:
-    """Return a check that raises."""
-
-    async def check() -> None:
-        raise error or ConnectionError("refused")
-
-    return check
-
-
-def hanging() -> AsyncCheck:
-    """Return a check that never ends, but may be cancelled."""
-
-    async def check() -> None:
-        await asyncio.Event().wait()
-
-    return check
+__all__ = ["AsyncCheck", "Blocking", "Switch", "eventually", "failing", "hanging", "passing", "swallowing"]
 
 
 def swallowing(calls: list[object] | None = None) -> AsyncCheck:
@@ -46,20 +20,6 @@ def swallowing(calls: list[object] | None = None) -> AsyncCheck:
                     calls.append(cancelled)
 
     return check
-
-
-class Blocking:
-    """A sync check that holds its thread until it is let go."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.let_go = threading.Event()
-        self.entered = threading.Event()
-
-    def __call__(self) -> None:
-        self.calls += 1
-        self.entered.set()
-        self.let_go.wait()
 
 
 class Switch:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def program(name: str, product: str) -> str:
     """Return the path of an installed program; skip or fail the test where there is none."""
     # Debian keeps the programs of each PostgreSQL version in a directory of their own, outside PATH.
     by_version = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
-    found = by_version[-1] if by_version else shutil.which(name)
+    found = by_version[-1] if by_version else shutil.which(name) or shutil.which(name, path="/usr/sbin")
     return str(found) if found else missing(f"{product} is not installed")
 
 
@@ -135,7 +136,7 @@ def own_postgres() -> Iterator[OwnServer]:
     initdb, postgres = program("initdb", "PostgreSQL"), program("postgres", "PostgreSQL")
     with _directory() as directory:
         database = str(directory / "database")
-        make = [initdb, "-D", database, "-A", "trust", "-U", "postgres", "--no-locale", "--no-sync"]
+        make = [initdb, "-D", database, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync"]
         subprocess.run(make, check=True, capture_output=True, cwd=directory, **unprivileged())
         port = free_port()
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
@@ -146,13 +147,110 @@ def own_postgres() -> Iterator[OwnServer]:
 
 
 @contextmanager
-def own_redis() -> Iterator[OwnServer]:
-    """Run a Redis of the test's own."""
+def own_standby(primary: OwnServer) -> Iterator[OwnServer]:
+    """Run a standby of a PostgreSQL of the test's own."""
+    copy, postgres = program("pg_basebackup", "PostgreSQL"), program("postgres", "PostgreSQL")
+    with _directory() as directory:
+        database, source = str(directory / "database"), f"host=127.0.0.1 port={primary.port} user=postgres"
+        make = [copy, "-D", database, "-d", source, "-R", "--no-sync", "--checkpoint=fast", "--wal-method=stream"]
+        subprocess.run(make, check=True, capture_output=True, cwd=directory, **unprivileged())
+        port = free_port()
+        options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        command = [postgres, "-D", database, "-p", str(port), "-k", str(directory), *options]
+        ready = [program("pg_isready", "PostgreSQL"), "-h", "127.0.0.1", "-p", str(port)]
+        with _running(OwnServer(command, port, directory, ready)) as server:
+            yield server
+
+
+@contextmanager
+def own_mariadb(*options: str) -> Iterator[OwnServer]:
+    """Run a MariaDB of the test's own, with a user `root` that needs no password."""
+    install, mariadbd = program("mariadb-install-db", "MariaDB"), program("mariadbd", "MariaDB")
+    with _directory() as directory:
+        data, socket_path = str(directory / "data"), str(directory / "socket")
+        make = [install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
+        make += ["--skip-test-db", "--innodb-flush-method=nosync", "--innodb-log-file-size=4M"]
+        subprocess.run(make, check=True, capture_output=True, cwd=directory, **unprivileged())
+        port = free_port()
+        command = [mariadbd, "--no-defaults", f"--datadir={data}", f"--socket={socket_path}", f"--port={port}"]
+        command += ["--bind-address=127.0.0.1", "--innodb-flush-method=nosync", "--innodb-log-file-size=4M"]
+        command += ["--skip-name-resolve", *options]
+        ready = [program("mariadb-admin", "MariaDB"), "--no-defaults", f"--socket={socket_path}", "-u", "root", "ping"]
+        with _running(OwnServer(command, port, directory, ready)) as server:
+            yield server
+
+
+@contextmanager
+def own_redis(*options: str) -> Iterator[OwnServer]:
+    """Run a Redis of the test's own, with further options such as `--cluster-enabled`, `yes`."""
     redis = program("redis-server", "Redis")
     with _directory() as directory:
         port = free_port()
-        command = [redis, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(directory)]
+        command = [redis, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(directory), *options]
         ready = [program("redis-cli", "Redis"), "-e", "-p", str(port), "ping"]
+        with _running(OwnServer(command, port, directory, ready)) as server:
+            yield server
+
+
+@contextmanager
+def own_memcached() -> Iterator[OwnServer]:
+    """Run a Memcached of the test's own."""
+    memcached = program("memcached", "Memcached")
+    with _directory() as directory:
+        port = free_port()
+        command = [memcached, "-l", "127.0.0.1", "-p", str(port), "-U", "0"]
+        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+            yield server
+
+
+@contextmanager
+def own_etcd() -> Iterator[OwnServer]:
+    """Run an etcd of the test's own, with one member."""
+    etcd = program("etcd", "etcd")
+    with _directory() as directory:
+        port = free_port()
+        url, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{free_port()}"
+        command = [etcd, "--data-dir", str(directory / "data"), "--unsafe-no-fsync", "--log-level", "error"]
+        command += ["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer]
+        command += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"]
+        # It listens before it has elected itself.
+        asks = f"import urllib.request; urllib.request.urlopen('{url}/health', timeout=1)"
+        with _running(OwnServer(command, port, directory, [sys.executable, "-S", "-c", asks])) as server:
+            yield server
+
+
+@contextmanager
+def own_zookeeper() -> Iterator[OwnServer]:
+    """Run a ZooKeeper of the test's own, with short ticks, so that sessions may be short."""
+    java, jar = program("java", "Java"), Path("/usr/share/java/zookeeper.jar")
+    if not jar.exists():
+        missing("ZooKeeper is not installed")
+    with _directory() as directory:
+        port = free_port()
+        command = [java, "-cp", f"{jar.parent}/*", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        command += ["-Dzookeeper.admin.enableServer=false", "-Dzookeeper.clientPortAddress=127.0.0.1"]
+        command += ["org.apache.zookeeper.server.ZooKeeperServerMain", str(port), str(directory / "data"), "100"]
+        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+            yield server
+
+
+def _accepts(port: int) -> list[str]:
+    """A command that succeeds once something listens at this port."""
+    return [sys.executable, "-S", "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)"]
+
+
+@contextmanager
+def own_sentinel(primary: OwnServer) -> Iterator[OwnServer]:
+    """Run a Sentinel that watches a Redis of the test's own under the name `orders`, and needs no other to agree."""
+    redis = program("redis-server", "Redis")
+    with _directory() as directory:
+        port = free_port()
+        configuration = directory / "sentinel.conf"
+        configuration.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor orders 127.0.0.1 {primary.port} 1\n")
+        if "user" in (options := unprivileged()):
+            shutil.chown(configuration, options["user"])
+        ready = [program("redis-cli", "Redis"), "-e", "-p", str(port), "ping"]
+        command = [redis, str(configuration), "--sentinel"]
         with _running(OwnServer(command, port, directory, ready)) as server:
             yield server
 

@@ -11,11 +11,18 @@ import otel_health
 
 PACKAGE = Path(otel_health.__file__).parent
 
+
+def modules() -> list[str]:
+    """Every module of the package, but the packages' faces."""
+    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")]
+    return sorted(name for name in names if not name.endswith("__init__"))
+
+
 LAYERS: list[set[str]] = [
     {"report", "redaction", "threads", "names", "http.negotiation", "lifecycle.serving.slate"},
     {"check"},
     {"compose", "instant"},
-    {"gate", "heartbeat"},
+    {"gate", "heartbeat"} | {module for module in modules() if module.startswith("checks.")},
     {"run", "state", "schedule"},
     {"execution"},
     {"registry"},
@@ -24,7 +31,7 @@ LAYERS: list[set[str]] = [
     {"http.render"},
     {"http.endpoints"},
     {"checker"},
-    {"access", "exceptions", "lifecycle.loop_monitor", "lifecycle.signals", "prometheus"},
+    {"access", "exceptions", "lifecycle.loop_monitor", "lifecycle.signals", "prometheus", "testing"},
     {"debug", "lifecycle.drain"},
     {"lifecycle.systemd"},
     {"lifecycle.serving.http1"},
@@ -51,12 +58,6 @@ FOREIGN: dict[str, set[str]] = {
 """The third parties that a module may import; the others import the standard library alone."""
 
 TELEMETRY_AND_HTTP = {"metrics", "events", "quiet", "http.render", "http.endpoints"}
-
-
-def modules() -> list[str]:
-    """Every module of the package, but the packages' faces."""
-    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")]
-    return sorted(name for name in names if not name.endswith("__init__"))
 
 
 def imports(module: str) -> set[str]:

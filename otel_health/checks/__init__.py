@@ -1,0 +1,1 @@
+"""Check functions for what services depend on: one module for each technology, each given the client you hold."""

@@ -1,0 +1,235 @@
+"""How an application holds its clients: each way opens one, gives the check of it, and closes it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import aiomysql
+import asyncmy
+import asyncpg
+import httpx2
+import psycopg_pool
+import pymemcache
+import redis
+import redis.asyncio
+import sqlalchemy
+import sqlalchemy.ext.asyncio
+import valkey
+import valkey.asyncio
+from kazoo.client import KazooClient
+
+from otel_health import CheckFunc
+from otel_health.checks import etcd, memcached, mysql, postgres, zookeeper
+from otel_health.checks import redis as redis_check
+from otel_health.checks import sqlalchemy as sqlalchemy_check
+
+SILENT = logging.Logger("silent", level=logging.CRITICAL)
+
+
+@asynccontextmanager
+async def asyncpg_pool(port: int, **options: Any) -> AsyncIterator[asyncpg.Pool]:
+    """A pool of asyncpg."""
+    options = {"min_size": 0, "max_size": 2, "user": "postgres", "database": "postgres", **options}
+    async with asyncpg.create_pool(host="127.0.0.1", port=port, **options) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def psycopg_async(port: int, **options: Any) -> AsyncIterator[psycopg_pool.AsyncConnectionPool]:
+    """An asynchronous pool of psycopg 3."""
+    dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    pool = psycopg_pool.AsyncConnectionPool(dsn, open=False, **{"min_size": 2, "max_size": 2, **options})
+    await pool.open()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+@asynccontextmanager
+async def psycopg_sync(port: int, **options: Any) -> AsyncIterator[psycopg_pool.ConnectionPool]:
+    """A synchronous pool of psycopg 3."""
+    dsn = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    pool = psycopg_pool.ConnectionPool(dsn, open=False, **{"min_size": 2, "max_size": 2, **options})
+    pool.open()
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+@asynccontextmanager
+async def engine(port: int, driver: str = "postgresql+psycopg", **options: Any) -> AsyncIterator[sqlalchemy.Engine]:
+    """A synchronous engine of SQLAlchemy."""
+    made = sqlalchemy.create_engine(f"{driver}://{user_and_database(driver, port)}", **options)
+    try:
+        yield made
+    finally:
+        made.dispose()
+
+
+@asynccontextmanager
+async def async_engine(
+    port: int, driver: str = "postgresql+asyncpg", **options: Any
+) -> AsyncIterator[sqlalchemy.ext.asyncio.AsyncEngine]:
+    """An asynchronous engine of SQLAlchemy."""
+    made = sqlalchemy.ext.asyncio.create_async_engine(f"{driver}://{user_and_database(driver, port)}", **options)
+    try:
+        yield made
+    finally:
+        await made.dispose()
+
+
+def user_and_database(driver: str, port: int) -> str:
+    """What follows the driver in a URL."""
+    if driver.startswith("postgresql"):
+        return f"postgres@127.0.0.1:{port}/postgres"
+    return f"root@127.0.0.1:{port}/mysql"
+
+
+@asynccontextmanager
+async def redis_async(port: int, **options: Any) -> AsyncIterator[redis.asyncio.Redis]:
+    """An asynchronous client of redis-py, with the retries that it has by default."""
+    async with redis.asyncio.Redis(host="127.0.0.1", port=port, **options) as client:
+        yield client
+
+
+@asynccontextmanager
+async def redis_sync(port: int, **options: Any) -> AsyncIterator[redis.Redis]:
+    """A synchronous client of redis-py."""
+    with redis.Redis(host="127.0.0.1", port=port, **options) as client:
+        yield client
+
+
+@asynccontextmanager
+async def valkey_async(port: int, **options: Any) -> AsyncIterator[Any]:
+    """An asynchronous client of valkey-py."""
+    client = valkey.asyncio.Valkey(host="127.0.0.1", port=port, **options)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def valkey_sync(port: int, **options: Any) -> AsyncIterator[Any]:
+    """A synchronous client of valkey-py."""
+    client: Any = valkey.Valkey(host="127.0.0.1", port=port, **options)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def mysql_pool(library: Any, port: int, **options: Any) -> AsyncIterator[Any]:
+    """A pool of aiomysql or asyncmy."""
+    options = {"minsize": 0, "maxsize": 2, "user": "root", "db": "mysql", **options}
+    pool = await library.create_pool(host="127.0.0.1", port=port, **options)
+    try:
+        yield pool
+    finally:
+        pool.close()
+        await pool.wait_closed()
+
+
+aiomysql_pool = partial(mysql_pool, aiomysql)
+asyncmy_pool = partial(mysql_pool, asyncmy)
+
+
+@asynccontextmanager
+async def memcached_pool(port: int, **options: Any) -> AsyncIterator[pymemcache.PooledClient]:
+    """A pooled client of pymemcache."""
+    client = pymemcache.PooledClient(("127.0.0.1", port), **options)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@asynccontextmanager
+async def http_async(port: int, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """An asynchronous HTTP client."""
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", **options) as client:
+        yield client
+
+
+@asynccontextmanager
+async def http_sync(port: int, **options: Any) -> AsyncIterator[httpx2.Client]:
+    """A synchronous HTTP client."""
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", **options) as client:
+        yield client
+
+
+@asynccontextmanager
+async def kazoo_client(port: int) -> AsyncIterator[KazooClient]:
+    """A client of kazoo, started, whether it has reached a server or not; its session is short."""
+    quick = {"max_tries": -1, "delay": 0.05, "max_delay": 0.1}
+    client = KazooClient(hosts=f"127.0.0.1:{port}", timeout=1.0, connection_retry=quick, logger=SILENT)
+    started = client.start_async()
+    await asyncio.to_thread(started.wait, 1.0)
+    try:
+        yield client
+    finally:
+        await asyncio.to_thread(client.stop)
+        client.close()
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way in which an application asks a server, and what it is told when that is not there."""
+
+    server: str
+    client: Callable[..., AbstractAsyncContextManager[Any]]
+    check: Callable[[Any], CheckFunc]
+    refused: set[str]
+    """The error types that tell of a server that is gone."""
+    rubbish: set[str] = field(default_factory=set)
+    """The error types that tell of a server that talks rubbish, beside those."""
+    frozen: set[str] = field(default_factory=lambda: {"timeout"})
+    """The error types that tell of a server that does not answer."""
+    inner: int = 0
+    """How many connections to its port the server holds with itself."""
+
+
+ASYNCPG = {"ConnectionRefusedError", "ConnectionDoesNotExistError"}
+MYSQL_RUBBISH = {"InternalError"}
+HTTP = {"ConnectError", "ReadError", "RemoteProtocolError"}
+KAZOO = {"failed", "ConnectionLoss"}
+PYMEMCACHE = {"ConnectionRefusedError", "MemcacheUnexpectedCloseError", "ConnectionResetError"}
+ANSWERS_SQL = sqlalchemy_check.answers
+WAYS = {
+    "asyncpg": Way("postgres", asyncpg_pool, postgres.answers, ASYNCPG, {"ConnectionError"}),
+    "asyncpg-writable": Way("postgres", asyncpg_pool, postgres.writable, ASYNCPG, {"ConnectionError"}),
+    "psycopg-async": Way("postgres", psycopg_async, postgres.answers, {"timeout", "OperationalError"}),
+    "psycopg-sync": Way("postgres", psycopg_sync, postgres.answers, {"timeout", "OperationalError"}),
+    "sqlalchemy-sync": Way("postgres", engine, ANSWERS_SQL, {"OperationalError"}),
+    "sqlalchemy-async": Way(
+        "postgres", async_engine, ANSWERS_SQL, {*ASYNCPG, "InterfaceError", "DBAPIError"}, {"ConnectionError"}
+    ),
+    "aiomysql": Way("mariadb", aiomysql_pool, mysql.answers, {"OperationalError"}, MYSQL_RUBBISH),
+    "asyncmy": Way("mariadb", asyncmy_pool, mysql.answers, {"OperationalError"}, MYSQL_RUBBISH),
+    "sqlalchemy-pymysql": Way(
+        "mariadb", partial(engine, driver="mysql+pymysql"), ANSWERS_SQL, {"OperationalError"}, MYSQL_RUBBISH
+    ),
+    "sqlalchemy-asyncmy": Way(
+        "mariadb", partial(async_engine, driver="mysql+asyncmy"), ANSWERS_SQL, {"OperationalError"}, MYSQL_RUBBISH
+    ),
+    "memcached": Way("memcached", memcached_pool, memcached.answers, PYMEMCACHE, {"MemcacheUnknownError"}),
+    "etcd-async": Way("etcd", http_async, etcd.answers, HTTP, inner=1),
+    "etcd-sync": Way("etcd", http_sync, etcd.answers, HTTP, inner=1),
+    "etcd-async-writable": Way("etcd", http_async, etcd.writable, HTTP, inner=1),
+    "zookeeper": Way(
+        "zookeeper", kazoo_client, zookeeper.answers, {"failed", "ConnectionLoss"}, frozen={"timeout", "ConnectionLoss"}
+    ),
+    "redis-async": Way("redis", redis_async, redis_check.answers, {"ConnectionError"}, {"InvalidResponse"}),
+    "redis-sync": Way("redis", redis_sync, redis_check.answers, {"ConnectionError"}, {"InvalidResponse"}),
+    "redis-async-writable": Way("redis", redis_async, redis_check.writable, {"ConnectionError"}, {"InvalidResponse"}),
+    "redis-sync-writable": Way("redis", redis_sync, redis_check.writable, {"ConnectionError"}, {"InvalidResponse"}),
+    "valkey-async": Way("redis", valkey_async, redis_check.writable, {"ConnectionError"}, {"InvalidResponse"}),
+    "valkey-sync": Way("redis", valkey_sync, redis_check.writable, {"ConnectionError"}, {"InvalidResponse"}),
+}

@@ -1,0 +1,25 @@
+"""What comes of a check: of one run, and in the end."""
+
+import asyncio
+
+from otel_health import Checker, CheckFunc, CheckResult
+
+PATIENCE = 15.0
+"""Seconds that a server may take to become what a test waits for."""
+
+
+async def result_of(function: CheckFunc) -> CheckResult:
+    """Run a check once and return what came of it."""
+    checker = Checker(timeout=5.0)
+    checker.add("it", function)
+    result = (await checker.run()).components["it"].result
+    assert result is not None
+    return result
+
+
+async def becomes(status: str, function: CheckFunc) -> CheckResult:
+    """Run a check until it has this status; fail if that takes too long."""
+    async with asyncio.timeout(PATIENCE):
+        while (result := await result_of(function)).status != status:
+            pass
+    return result

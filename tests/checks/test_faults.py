@@ -1,0 +1,185 @@
+"""Every check against its real server: up, gone, killed, frozen, talking rubbish, and asked a thousand times."""
+
+import asyncio
+import os
+import socketserver
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from otel_health import Checker, CheckFunc, CheckResult
+from otel_health.check import is_async
+from tests.checks.clients import WAYS, Way
+from tests.checks.conftest import Started
+from tests.doubles import eventually
+from tests.servers import OwnServer, free_port
+
+TIMEOUT = 0.5
+LATE = TIMEOUT + 1.0
+"""Seconds after which a verdict is late: the promise is 0.1 s after the deadline, the rest is for a busy machine."""
+
+PATIENCE = 15.0
+RUNS = 1000
+
+ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+outages = pytest.mark.parametrize(
+    ("begin", "end"), [(OwnServer.kill, OwnServer.start), (OwnServer.pause, OwnServer.resume)], ids=["killed", "frozen"]
+)
+
+
+class Probe:
+    """One check, run when it is asked."""
+
+    def __init__(self, function: CheckFunc) -> None:
+        self.checker = Checker(timeout=TIMEOUT, ttl=0.001)
+        self.checker.add("it", function)
+
+    async def result(self) -> CheckResult:
+        """Run it and return what came of it; it must not be late."""
+        begun = time.monotonic()
+        await asyncio.sleep(0.002)
+        state = (await self.checker.run()).components["it"]
+        assert time.monotonic() - begun < LATE
+        assert state.result is not None
+        return state.result
+
+    async def error(self) -> str | None:
+        """Run it and return how it failed; None where it passed."""
+        return (await self.result()).refined_error_type
+
+
+@asynccontextmanager
+async def probing(way: Way, port: int) -> AsyncIterator[Probe]:
+    """Open a client and probe its check; no task, thread, descriptor or connection may be left afterwards."""
+    descriptors, threads, tasks = open_descriptors(), foreign_threads(), asyncio.all_tasks()
+    async with way.client(port) as client:
+        yield Probe(way.check(client))
+    await eventually(lambda: asyncio.all_tasks() <= tasks, PATIENCE)
+    await eventually(lambda: foreign_threads() <= threads, PATIENCE)
+    await eventually(lambda: open_descriptors() <= descriptors, PATIENCE)
+    await eventually(lambda: connections(port) <= way.inner, PATIENCE)
+
+
+def open_descriptors() -> int:
+    """How many descriptors this process holds."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def foreign_threads() -> set[threading.Thread]:
+    """The threads that live and are neither a Checker's, whose idle ones end by themselves, nor this test's own."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith(("otel_health", "asyncio"))}
+
+
+def connections(port: int) -> int:
+    """How many connections the server at this port holds, as the kernel sees it: established, or half closed."""
+    held = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, state = line.split()[1], line.split()[3]
+        held += local.endswith(f":{port:04X}") and state in {"01", "08"}
+    return held
+
+
+@contextmanager
+def rubbish() -> Iterator[int]:
+    """A server that answers whatever it is sent, and whoever says nothing, with rubbish; gives its port."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"\x00\xffI am not what you think I am\r\n" * 20)
+
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@ways
+@outages
+async def test_it_tells_of_a_server_that_goes_and_comes_back(
+    servers: Started, way: Way, begin: Callable[[OwnServer], None], end: Callable[[OwnServer], None]
+) -> None:
+    """Killed or frozen between two runs: it fails in time, and says why; it passes soon after the server is back."""
+    server = servers(way.server)
+    async with probing(way, server.port) as probe:
+        assert await probe.error() is None
+        begin(server)
+        try:
+            error = await probe.error()
+        finally:
+            end(server)
+        await asyncio.to_thread(server.wait_until_ready)
+
+        assert error in (way.refused if begin is OwnServer.kill else way.frozen)
+        await passes_again(probe)
+
+
+@ways
+async def test_it_tells_of_a_server_that_is_killed_under_way(servers: Started, way: Way) -> None:
+    """Killed while it is asked: the run fails in time."""
+    server = servers(way.server)
+    async with probing(way, server.port) as probe:
+        assert await probe.error() is None
+        server.pause()
+        asked = asyncio.create_task(probe.error())
+        await asyncio.sleep(0.05)
+        server.kill()
+        try:
+            error = await asked
+        finally:
+            server.start()
+            await asyncio.to_thread(server.wait_until_ready)
+
+        assert error in {*way.refused, *way.frozen}
+        await passes_again(probe)
+
+
+async def passes_again(probe: Probe) -> None:
+    """Wait until it passes."""
+    deadline = time.monotonic() + PATIENCE
+    while (error := await probe.error()) is not None:
+        assert time.monotonic() < deadline, f"it still fails: {error}"
+        await asyncio.sleep(0.05)
+
+
+@ways
+async def test_it_tells_of_a_server_that_is_not_there(way: Way) -> None:
+    """Where nobody listens it fails, with an error type that says so."""
+    async with probing(way, free_port()) as probe:
+        assert await probe.error() in way.refused
+
+
+@ways
+async def test_it_tells_of_a_server_that_talks_rubbish(way: Way) -> None:
+    """What is no answer fails, in time, and never as an invalid result of ours."""
+    with rubbish() as port:
+        async with probing(way, port) as probe:
+            result = await probe.result()
+
+    assert result.status == "fail"
+    assert result.refined_error_type in {*way.refused, *way.rubbish}
+
+
+@ways
+async def test_a_thousand_runs_hold_no_more_connections_than_one(servers: Started, way: Way) -> None:
+    """What a run takes it gives back."""
+    server = servers(way.server)
+    async with way.client(server.port) as client:
+        function = way.check(client)
+        if is_async(function):
+            for _ in range(RUNS):
+                await function()  # type: ignore[misc]
+        else:
+            await asyncio.to_thread(lambda: [function() for _ in range(RUNS)])
+
+        await eventually(lambda: connections(server.port) <= 2 + way.inner)
