@@ -1,6 +1,7 @@
 # What one types here. Needs python3 >= 3.11, git and make; everything else is fetched into .venv/.
 PYTHON ?= python3
 PORT ?= 8000
+JOBS ?= 3 # Test files that run at the same time: most of a test is waiting.
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -15,7 +16,7 @@ run: ## Run the example service on http://127.0.0.1:$PORT (8000)
 
 test: ## Run the tests; ARGS are handed to pytest
 	@scripts/venv .venv examples,test
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: ## Check style and types
 	@scripts/venv .venv examples,test,lint

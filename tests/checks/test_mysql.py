@@ -1,5 +1,6 @@
 """MySQL beyond what every server is put to: refusals, dead connections, full pools, replicas (of MariaDB)."""
 
+import asyncio
 from contextlib import AsyncExitStack, closing
 from typing import Any
 
@@ -12,7 +13,7 @@ from otel_health.checks import mysql
 from otel_health.testing import assert_statuses
 from tests.checks.clients import aiomysql_pool, asyncmy_pool
 from tests.checks.conftest import Started
-from tests.checks.results import becomes, result_of
+from tests.checks.results import PATIENCE, becomes, result_of
 from tests.servers import OwnServer, own_mariadb
 
 pools = pytest.mark.parametrize("opened", [aiomysql_pool, asyncmy_pool], ids=["aiomysql", "asyncmy"])
@@ -121,6 +122,10 @@ async def test_a_replica_that_lags_warns_and_one_that_stopped_fails() -> None:
         await execute(primary, "CREATE DATABASE shop", "CREATE TABLE shop.orders (id INT)")
         source = f"MASTER_HOST = '127.0.0.1', MASTER_PORT = {primary.port}, MASTER_USER = 'root'"
         await execute(replica, f"CHANGE MASTER TO {source}, MASTER_USE_GTID = slave_pos", "START REPLICA")
+        arrived = "SELECT 1 FROM information_schema.tables WHERE table_schema = 'shop'"
+        async with asyncio.timeout(PATIENCE):
+            while not await execute(replica, arrived):
+                pass
         for opened in (aiomysql_pool, asyncmy_pool):
             async with opened(replica.port) as pool:
                 check = mysql.replication_lag(pool, warn=1, fail=3600)
