@@ -1,7 +1,8 @@
 # What one types here. Needs python3 >= 3.11, git and make; everything else is fetched into .venv/.
 PYTHON ?= python3
 PORT ?= 8000
-JOBS ?= 3 # Test files that run at the same time: most of a test is waiting.
+# Test files that run at the same time: most of a test is waiting.
+JOBS ?= 3
 export PYTHON
 
 .DEFAULT_GOAL := help
