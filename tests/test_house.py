@@ -155,4 +155,4 @@ def test_ages_never_come_from_the_wall_clock() -> None:
         module for module in modules() if "time.time()" in (PACKAGE / f"{module.replace('.', '/')}.py").read_text()
     }
 
-    assert found <= {"checker", "compose", "registry", "checks.tls", "checks.files"}
+    assert found <= {"checker", "compose", "registry", "checks.tls", "checks.file"}
