@@ -31,7 +31,7 @@ LAYERS: list[set[str]] = [
 ]
 """From the bottom: a module imports from the layers below its own only."""
 
-OF_CHECKS = {"check", "compose", "client.addresses", "client.streams", "client.requests"}
+OF_CHECKS = {"report", "check", "compose", "client.addresses", "client.streams", "client.requests"}
 """What a check of a technology, and the client of those that need one, may import."""
 
 FOREIGN: dict[str, set[str]] = {

@@ -66,6 +66,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes | None
     public: bool
+    accept: str
 
 
 def require_request(
@@ -76,6 +77,7 @@ def require_request(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
     public: bool = False,
+    accept: str = "*/*",
 ) -> Request:
     """Return a request that may be sent, or refuse it without repeating anything that could be a secret."""
     target = _taken_apart(subject, url)
@@ -92,7 +94,7 @@ def require_request(
             _permit(target, (address,), None, public=public)
         except ForbiddenAddress as error:
             raise ValueError(f"{subject}: {error}") from None
-    return Request(target, method, dict(headers or {}), body, public)
+    return Request(target, method, dict(headers or {}), body, public, accept)
 
 
 async def ask(request: Request, trust: Trust, *, redirects: int = 0, read_body: bool = False) -> Answer:
@@ -176,7 +178,7 @@ def _taken_apart(subject: str, url: object) -> Url:
 
 
 def _head(request: Request, url: Url, headers: Mapping[str, str]) -> bytes:
-    own = {"Host": url.authority, "User-Agent": "otel_health", "Accept": "*/*"}
+    own = {"Host": url.authority, "User-Agent": "otel_health", "Accept": request.accept}
     given = {name.lower() for name in headers}
     lines = [f"{request.method} {url.path} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in own.items() if name.lower() not in given]

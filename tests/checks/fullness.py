@@ -1,4 +1,4 @@
-"""A small file system that fills: `python -m tests.checks.fullness` prints what the check says, in a mount namespace."""
+"""A small file system that fills; `python -m tests.checks.fullness` prints what the check says of one just mounted."""
 
 import asyncio
 import json

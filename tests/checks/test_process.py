@@ -1,7 +1,8 @@
 """The process's files, threads and memory against limits."""
 
-import os
+import random
 import resource
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,7 +30,7 @@ async def test_open_files_against_the_limit() -> None:
     with file_limit(256), ExitStack() as files:
         before = (await result(open_files())).observations["files_used"]
         for _ in range(64):
-            files.enter_context(open(os.devnull))
+            files.enter_context(socket.socket())
         found = await result(open_files(warn=before + 0.24))
 
     assert found.status is Status.WARN
@@ -57,7 +58,7 @@ async def test_threads_that_are_there() -> None:
 async def test_resident_memory() -> None:
     """What is held is seen."""
     before = (await result(resident_memory(fail=1e15))).observations["resident_bytes"]
-    ballast = os.urandom(64 << 20)
+    ballast = random.randbytes(64 << 20)
     found = await result(resident_memory(fail=before + len(ballast) / 2))
 
     assert found.status is Status.FAIL
