@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from typing import cast
 from urllib.parse import unquote
 
 import pytest
@@ -105,7 +106,7 @@ class NameServer(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember where to answer."""
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Answer one query."""
@@ -125,7 +126,6 @@ class NameServer(asyncio.DatagramProtocol):
         answer = data[:2] + struct.pack(">HHHHH", code, 1, len(records), 0, 0) + data[12 : end + 5]
         for packed in records:
             answer += struct.pack(">HHHIH", 0xC00C, kind, 1, 0, len(packed)) + packed
-        assert isinstance(self._transport, asyncio.DatagramTransport)
         self._transport.sendto(answer, addr)
 
 
