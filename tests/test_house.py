@@ -15,6 +15,10 @@ LAYERS: list[set[str]] = [
     {"report", "redaction", "threads", "names"},
     {"check"},
     {"compose"},
+    {"client.addresses"},
+    {"client.streams"},
+    {"client.requests"},
+    {f"checks.{path.stem}" for path in (PACKAGE / "checks").glob("[!_]*.py")},
     {"run", "state", "schedule"},
     {"execution"},
     {"registry"},
@@ -24,14 +28,10 @@ LAYERS: list[set[str]] = [
     {"http.endpoints"},
     {"checker"},
     {"prometheus"},
-    {"client.addresses"},
-    {"client.streams"},
-    {"client.requests"},
-    {f"checks.{path.stem}" for path in (PACKAGE / "checks").glob("[!_]*.py")},
 ]
 """From the bottom: a module imports from the layers below its own only."""
 
-OF_CHECKS = {"report", "check", "compose", "client.addresses", "client.streams", "client.requests"}
+OF_CHECKS = {"check", "compose", "client.addresses", "client.streams", "client.requests"}
 """What a check of a technology, and the client of those that need one, may import."""
 
 FOREIGN: dict[str, set[str]] = {

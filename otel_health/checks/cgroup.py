@@ -16,9 +16,9 @@ def memory(*, warn: float | None = 0.85, fail: float | None = 0.95) -> CheckFunc
     dropped, at whichever level of the hierarchy is closest to its limit; with all other processes in there. It does
     not see whether the process itself leaks, see `resident_memory`. Where there is no limit it passes.
 
-    Linux only. Cost: four small files read, in a thread. Register it with `local=True`; every 10 s, `readyz`, not
-    critical: a replica that is full of memory is seldom helped by taking its share from the others.
-    It observes `memory_used`, the share of the limit.
+    Linux only. Cost: four small files read, in a thread; every 10 s is fine. Register it with `local=True`, not
+    critical: a replica that is full of memory is seldom helped by taking its share from the others. It observes
+    `memory_used`, the share of the limit.
 
     Args:
         warn: From this share of the limit it warns.
@@ -28,7 +28,7 @@ def memory(*, warn: float | None = 0.85, fail: float | None = 0.95) -> CheckFunc
         ValueError: There is no limit to hold it against, or the limits are out of order.
 
     Example:
-        >>> checker.add("memory", memory(), local=True, critical=False)
+        >>> checker.add("memory", cgroup.memory(), local=True, critical=False)
     """
 
     def used() -> float:
@@ -44,8 +44,8 @@ def cpu_throttling(*, warn: float | None = 0.25, fail: float | None = None) -> C
     runs, in which the container had used up its quota. The first run has nothing to compare with and passes; so does
     a container without quota.
 
-    Linux only. Cost: a small file read, in a thread. Register it with `local=True`; every 10 to 30 s, not critical.
-    It observes `periods_throttled`.
+    Linux only. Cost: a small file read, in a thread; every 10 to 30 s is fine. Register it with `local=True`, not
+    critical. It observes `periods_throttled`.
 
     Args:
         warn: From this share of periods it warns.
@@ -55,7 +55,7 @@ def cpu_throttling(*, warn: float | None = 0.25, fail: float | None = None) -> C
         ValueError: There is no limit to hold it against, or the limits are out of order.
 
     Example:
-        >>> checker.add("cpu", cpu_throttling(), local=True, critical=False)
+        >>> checker.add("cpu", cgroup.cpu_throttling(), local=True, critical=False)
     """
     before: dict[Path, tuple[int, int]] = {}
 

@@ -6,14 +6,15 @@ from pathlib import Path
 from otel_health.check import CheckFunc, CheckReturn, Degraded, Failed, observed
 
 
-def disk(path: str | Path, *, warn: float = 0.85, fail: float = 0.95) -> CheckFunc:
+def usage(path: str | Path, *, warn: float = 0.85, fail: float = 0.95) -> CheckFunc:
     """Return a check that looks how full the file system of a path is, in space and in inodes.
 
     It counts as `df` does: what only root may use is no free space. It proves nothing about writing: a file system
     that was remounted read-only has space. One that hangs (NFS) holds one thread, and the check is `hung`.
 
-    Cost: one system call, in a thread. Register it with `local=True` for a disk of the machine's own; every 30 to
-    60 s, `readyz` where the service cannot do without. It observes `space_used` and `inodes_used`, as shares.
+    Cost: one system call, in a thread; every 30 to 60 s is fine. Register it with `local=True` for a disk of the
+    machine's own; on `readyz` where the service cannot do without. It observes `space_used` and `inodes_used`, as
+    shares.
 
     Args:
         path: Any path on the file system.
@@ -24,7 +25,7 @@ def disk(path: str | Path, *, warn: float = 0.85, fail: float = 0.95) -> CheckFu
         ValueError: The limits are no numbers, or out of order.
 
     Example:
-        >>> checker.add("disk", disk("/var/lib/orders"), local=True, interval=30)
+        >>> checker.add("disk", disk.usage("/var/lib/orders"), local=True, interval=30)
     """
     limits = observed({"warn": warn, "fail": fail})
     if not limits["warn"] < limits["fail"]:

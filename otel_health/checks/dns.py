@@ -7,14 +7,14 @@ from otel_health.client.addresses import literal, look_up
 from otel_health.client.streams import require_host
 
 
-def dns(name: str, *, expected: Collection[str] = ()) -> CheckFunc:
+def resolves(name: str, *, expected: Collection[str] = ()) -> CheckFunc:
     """Return a check that resolves a name as the application's own clients do: by the system's resolver.
 
     It proves what `getaddrinfo` answers, hosts file and search domains included; not that a certain name server
     answers, nor that the addresses are right unless they are given. The resolver has no time limit of its own that
     could be set: one that hangs holds one thread of the Checker, and the check is `hung` until it comes back.
 
-    Cost: a query or two, where no cache answers. Every 10 to 60 s is often enough. It observes `addresses`.
+    Cost: a query or two, where no cache answers; every 10 to 60 s is fine. It observes `addresses`.
 
     Args:
         name: The name to resolve.
@@ -24,7 +24,7 @@ def dns(name: str, *, expected: Collection[str] = ()) -> CheckFunc:
         ValueError: The name is ill-formed, or an expected address is none.
 
     Example:
-        >>> checker.add("dns", dns("orders.internal"), critical=False)
+        >>> checker.add("dns", dns.resolves("orders.internal"), critical=False)
     """
     host = require_host("dns", name)
     if literal(host) is not None:

@@ -1,17 +1,18 @@
 """The environment: the variables that the service needs are set."""
 
 import os
+from collections.abc import Collection
 
 from otel_health.check import CheckFunc, Failed
 
 
-def environment(*names: str) -> CheckFunc:
+def complete(names: Collection[str]) -> CheckFunc:
     """Return a check that environment variables are set and not empty.
 
     It says which are missing, never what one holds; a value may still be wrong.
 
-    Cost: nothing. Register it with `local=True` and `probes={"startupz"}`: a process's environment does not change
-    from outside, so once is enough.
+    Cost: none; every 600 s is fine. Register it with `probes={"startupz"}`: a process's environment does not change
+    from outside.
 
     Args:
         names: The variables' names.
@@ -20,16 +21,18 @@ def environment(*names: str) -> CheckFunc:
         ValueError: No name is given, or one is no name of a variable.
 
     Example:
-        >>> checker.add("settings", environment("DATABASE_URL", "API_KEY"), local=True, probes={"startupz"})
+        >>> checker.add("settings", environment.complete({"DATABASE_URL"}), probes={"startupz"})
     """
-    if not names:
-        raise ValueError("environment: give at least one name, as environment('DATABASE_URL')")
+    if isinstance(names, str) or not names:
+        raise ValueError("environment: names must be a set of names, such as {'DATABASE_URL'}")
     for name in names:
         if not isinstance(name, str) or not name or "=" in name or not name.isprintable():
             raise ValueError("environment: every name must be that of a variable, such as 'DATABASE_URL', no value")
 
+    wanted = sorted(names)
+
     async def check() -> None:
-        missing = [name for name in names if not os.environ.get(name)]
+        missing = [name for name in wanted if not os.environ.get(name)]
         if missing:
             raise Failed(f"not set: {', '.join(missing)}")
 

@@ -7,14 +7,15 @@ from pathlib import Path
 from otel_health.check import CheckFunc, CheckReturn, Degraded, Failed, observed
 
 
-def file(path: str | Path, *, warn_age: float | None = None, fail_age: float | None = None) -> CheckFunc:
+def fresh(path: str | Path, *, warn_age: float | None = None, fail_age: float | None = None) -> CheckFunc:
     """Return a check that a file can be read, is not empty, and was changed not too long ago.
 
     For mounted secrets and certificates, and for what a cron job or a sidecar should renew. It opens the file and
     reads nothing, so no secret passes through it; what is in the file may still be nonsense.
 
-    Cost: one file opened, in a thread. Register it with `local=True` for a disk of the machine's own; every 30 to
-    60 s, `startupz` for a secret that must be there, not critical for an age. It observes `age` in seconds.
+    Cost: one file opened, in a thread; every 30 to 60 s is fine. Register it with `local=True` for a disk of the
+    machine's own; on `startupz` for a secret that must be there, not critical for an age. It observes `age` in
+    seconds.
 
     Args:
         path: The file; links are followed, as Kubernetes makes them for secrets.
@@ -25,7 +26,7 @@ def file(path: str | Path, *, warn_age: float | None = None, fail_age: float | N
         ValueError: The ages are no numbers, or out of order.
 
     Example:
-        >>> checker.add("rates", file("/data/rates.json", warn_age=7200, fail_age=86400), local=True)
+        >>> checker.add("rates", file.fresh("/data/rates.json", warn_age=7200, fail_age=86400), local=True)
     """
     limits = observed({name: age for name, age in (("warn", warn_age), ("fail", fail_age)) if age is not None})
     if len(limits) == 2 and not limits["warn"] < limits["fail"]:

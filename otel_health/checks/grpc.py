@@ -20,7 +20,7 @@ class Channel(Protocol):
         """Close the channel; never called, its shape tells whether the channel is asynchronous."""
 
 
-def grpc(channel: Channel, service: str = "") -> CheckFunc:
+def serves(channel: Channel, *, service: str = "") -> CheckFunc:
     """Return a check that asks a gRPC server, over a channel that the application holds, whether it serves.
 
     It proves that the channel works, and what the server says of itself or of one service by `grpc.health.v1`
@@ -28,8 +28,8 @@ def grpc(channel: Channel, service: str = "") -> CheckFunc:
     fails as UNIMPLEMENTED, and one that does not know `service` as NOT_FOUND. Which of the backends of a balanced
     channel answers is the channel's choice.
 
-    Cost: one call. Every 10 s, `readyz` if nothing works without it. Over a synchronous channel a server that hangs
-    holds a thread until the connection breaks: give the channel `grpc.keepalive_time_ms`.
+    Cost: one call; every 10 s is fine. On `readyz` if nothing works without it. Over a synchronous channel a server
+    that hangs holds a thread until the connection breaks: give the channel `grpc.keepalive_time_ms`.
 
     Args:
         channel: A `grpc.aio.Channel` of the Checker's event loop, or a `grpc.Channel`.
@@ -40,7 +40,7 @@ def grpc(channel: Channel, service: str = "") -> CheckFunc:
         ValueError: The service's name is longer than 127 bytes.
 
     Example:
-        >>> checker.add("ledger", grpc(channel, "ledger.v1.Ledger"))
+        >>> checker.add("ledger", grpc.serves(channel, service="ledger.v1.Ledger"))
     """
     if not callable(getattr(channel, "unary_unary", None)) or not callable(getattr(channel, "close", None)):
         raise TypeError(f"grpc: {type(channel).__name__} is no channel; pass a grpc.aio.Channel or a grpc.Channel")

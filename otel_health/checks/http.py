@@ -9,7 +9,7 @@ from otel_health.client.requests import Answer, ask, require_request
 from otel_health.client.streams import Trust
 
 
-def http(
+def answers(
     url: str,
     *,
     statuses: Collection[int] = range(200, 300),
@@ -30,7 +30,7 @@ def http(
     It never connects to link-local, reserved or metadata addresses, to this machine only where the URL says
     localhost or a loopback address, and obeys no proxy variables.
 
-    Cost: one connection and one request. Every 10 to 30 s is often enough; for `readyz` only where the service can do
+    Cost: one connection and one request; every 10 to 30 s is fine. On `readyz` only where the service can do
     nothing without it.
 
     Args:
@@ -49,7 +49,7 @@ def http(
         ValueError: An argument makes no sense, or the target is one that is never asked.
 
     Example:
-        >>> checker.add("stripe", http("https://api.stripe.com/healthcheck", public=True), warn_after=1.0)
+        >>> checker.add("stripe", http.answers("https://api.stripe.com/healthcheck", public=True), warn_after=1.0)
     """
     request = require_request("http", url, method=method, headers=headers, public=public)
     trust = Trust("http", context)

@@ -22,15 +22,15 @@ class Connection(Protocol):
         """Take leave and close."""
 
 
-def ldap(connect: Callable[[], Connection], base: str = "") -> CheckFunc:
+def answers(connect: Callable[[], Connection], *, base: str = "") -> CheckFunc:
     """Return a check that opens a connection as the application does, signs in, and reads one entry.
 
     It proves the way to the directory, the credentials that `connect` uses, and that the entry is there. It takes
     what opens a connection, since connections of ldap3 cannot be shared between threads.
 
-    Cost: one connection, a sign-in and a search. Every 30 to 60 s, `readyz` where nobody can sign in without it.
-    The connection's own limits apply: without them a directory that hangs leaves the check `hung` until it goes on,
-    so give the server `connect_timeout=2` and the connection `receive_timeout=2`.
+    Cost: one connection, a sign-in and a search; every 30 to 60 s is fine. On `readyz` where nobody can sign in
+    without it. The connection's own limits apply: without them a directory that hangs leaves the check `hung` until
+    it goes on, so give the server `connect_timeout=2` and the connection `receive_timeout=2`.
 
     Args:
         connect: Returns a new connection, such as
@@ -41,7 +41,7 @@ def ldap(connect: Callable[[], Connection], base: str = "") -> CheckFunc:
         TypeError: `connect` cannot be called.
 
     Example:
-        >>> checker.add("directory", ldap(connect, "dc=example,dc=org"), interval=60)
+        >>> checker.add("directory", ldap.answers(connect, base="dc=example,dc=org"), interval=60)
     """
     if not callable(connect):
         raise TypeError(f"ldap: {type(connect).__name__} cannot be called; pass a function that opens a connection")

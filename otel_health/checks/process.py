@@ -13,8 +13,8 @@ def open_files(*, warn: float | None = 0.8, fail: float | None = 0.95) -> CheckF
 
     It sees a leak of descriptors before `accept` fails with EMFILE; not who leaks. Where there is no limit it passes.
 
-    Linux only. Cost: one directory listed, in a thread: about 1 ms for each 1,000 open files. Register it with
-    `local=True`; every 10 to 30 s, `readyz`. It observes `files_used`, the share of the limit.
+    Linux only. Cost: one directory listed, in a thread; every 10 to 30 s is fine. Register it with `local=True`, on
+    `readyz`. It observes `files_used`, the share of the limit.
 
     Args:
         warn: From this share of the limit it warns.
@@ -24,7 +24,7 @@ def open_files(*, warn: float | None = 0.8, fail: float | None = 0.95) -> CheckF
         ValueError: There is no limit to hold it against, or the limits are out of order.
 
     Example:
-        >>> checker.add("open-files", open_files(), local=True)
+        >>> checker.add("open-files", process.open_files(), local=True)
     """
 
     def used() -> float:
@@ -40,8 +40,8 @@ def threads(*, warn: float | None = None, fail: float | None = None) -> CheckFun
 
     It counts every thread that the kernel knows, also those that libraries start without Python's knowledge.
 
-    Linux only. Cost: one directory listed, in a thread. Register it with `local=True`; every 10 to 30 s, not
-    critical. It observes `threads`.
+    Linux only. Cost: one directory listed, in a thread; every 10 to 30 s is fine. Register it with `local=True`,
+    not critical. It observes `threads`.
 
     Args:
         warn: From so many it warns.
@@ -51,7 +51,7 @@ def threads(*, warn: float | None = None, fail: float | None = None) -> CheckFun
         ValueError: There is no limit to hold it against, or the limits are out of order.
 
     Example:
-        >>> checker.add("threads", threads(warn=500), local=True, critical=False)
+        >>> checker.add("threads", process.threads(warn=500), local=True, critical=False)
     """
     return threshold(lambda: len(os.listdir("/proc/self/task")), warn=warn, fail=fail, observation="threads")
 
@@ -62,8 +62,9 @@ def resident_memory(*, warn: float | None = None, fail: float | None = None) -> 
     It sees this process alone, with the pages that it shares; where a container has a limit, `memory` tells how
     close that is.
 
-    Linux only. Cost: one small file read, in a thread. Register it with `local=True`; every 10 to 30 s. On `livez`
-    it restarts a process that leaks, so choose `fail` far above what is normal. It observes `resident_bytes`.
+    Linux only. Cost: one small file read, in a thread; every 10 to 30 s is fine. Register it with `local=True`. On
+    `livez` it restarts a process that leaks, so choose `fail` far above what is normal. It observes
+    `resident_bytes`.
 
     Args:
         warn: From so many bytes it warns.
@@ -73,7 +74,7 @@ def resident_memory(*, warn: float | None = None, fail: float | None = None) -> 
         ValueError: There is no limit to hold it against, or the limits are out of order.
 
     Example:
-        >>> checker.add("resident-memory", resident_memory(warn=1.5e9), local=True, critical=False)
+        >>> checker.add("resident-memory", process.resident_memory(warn=1.5e9), local=True, critical=False)
     """
 
     def resident() -> float:

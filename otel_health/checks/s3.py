@@ -22,16 +22,17 @@ class Client(Protocol):
         """Close the client; never called, its shape tells whether the client is asynchronous."""
 
 
-def s3(client: Client, bucket: str, *, write_key: str | None = None) -> CheckFunc:
+def answers(client: Client, *, bucket: str, write_key: str | None = None) -> CheckFunc:
     """Return a check that a bucket is there and may be listed, with the client that the application holds.
 
     It proves the way to the store, the credentials and the bucket. With `write_key` it also writes an empty object
     of that name and deletes it. It works with every store that speaks S3. That the objects are readable is not seen.
 
-    Cost: one HEAD request, billed as any other; with `write_key` two more, and where the bucket keeps versions a
-    version and a marker each time. Every 30 to 60 s, not critical unless nothing works without it. The client's own
-    retries and time limits apply: botocore's defaults outlast any deadline, so a store that hangs leaves the check
-    `hung` for minutes; give the client `Config(connect_timeout=2, read_timeout=2, retries={"max_attempts": 1})`.
+    Cost: one HEAD request, billed as any other; every 30 to 60 s is fine. With `write_key` two more, and where the
+    bucket keeps versions a version and a marker each time. Not critical unless nothing works without it. The
+    client's own retries and time limits apply: botocore's defaults outlast any deadline, so a store that hangs
+    leaves the check `hung` for minutes; give the client `Config(connect_timeout=2, read_timeout=2,
+    retries={"max_attempts": 1})`.
 
     Args:
         client: `boto3.client("s3")`, which may be shared by threads, or an open client of aiobotocore.
@@ -43,7 +44,7 @@ def s3(client: Client, bucket: str, *, write_key: str | None = None) -> CheckFun
         ValueError: The bucket or the key has no name.
 
     Example:
-        >>> checker.add("invoices", s3(client, "invoices"), interval=60, critical=False)
+        >>> checker.add("invoices", s3.answers(client, bucket="invoices"), interval=60, critical=False)
     """
     if not callable(getattr(client, "head_bucket", None)):
         raise TypeError(f"s3: {type(client).__name__} is no S3 client; pass boto3.client('s3') or one of aiobotocore")

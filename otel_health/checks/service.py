@@ -9,18 +9,17 @@ from urllib.parse import quote
 from otel_health.check import CheckFunc, Degraded, Failed, require_name
 from otel_health.client.requests import ask, require_request
 from otel_health.client.streams import Trust
-from otel_health.report import Status
 
 _WORDS = {
-    **dict.fromkeys(("pass", "ok", "up"), Status.PASS),
-    "warn": Status.WARN,
-    **dict.fromkeys(("fail", "error", "down"), Status.FAIL),
+    **dict.fromkeys(("pass", "ok", "up"), "pass"),
+    "warn": "warn",
+    **dict.fromkeys(("fail", "error", "down"), "fail"),
 }
 _ACCEPT = "application/health+json, application/json;q=0.9, */*;q=0.5"
 _BEGINNING = re.compile(r'\s*\{\s*"status"\s*:\s*"(\w{1,32})"')
 
 
-def service(
+def healthy(
     url: str,
     *,
     exclude: Collection[str] = (),
@@ -38,8 +37,8 @@ def service(
     that asks back, which this library and Kubernetes' components leave out of their answer, or ask for a probe that
     asks nobody. Where it connects, and where it never does, is as with `http`; redirects are not followed.
 
-    Cost: one connection and one request; on the other side, a report of the state as it stands. Every 10 to 30 s,
-    not critical, unless this service can do nothing without that one.
+    Cost: one connection and one request, and on the other side a report of the state as it stands; every 10 to 30 s
+    is fine. Not critical, unless this service can do nothing without that one.
 
     Args:
         url: The health endpoint, fixed in code.
@@ -52,7 +51,7 @@ def service(
         ValueError: An argument makes no sense, or the target is one that is never asked.
 
     Example:
-        >>> checker.add("orders", service("http://orders:8000/readyz", exclude={"payments"}), critical=False)
+        >>> checker.add("orders", service.healthy("http://orders:8000/readyz", exclude={"payments"}), critical=False)
     """
     if isinstance(exclude, str):
         raise ValueError(f"service: exclude={exclude!r} must be a set of names, such as {{{exclude!r}}}")
@@ -70,9 +69,9 @@ def service(
         said = _said(answer.body.decode("utf-8", "replace"))
         if said is None:
             raise Failed(f"answered {answer.status}, but nothing that is known to be a report of health")
-        if said is Status.FAIL:
+        if said == "fail":
             raise Failed("says that it fails")
-        if said is Status.WARN:
+        if said == "warn":
             raise Degraded("says that it is degraded")
 
     return check
@@ -85,7 +84,7 @@ def _excluding(url: str, names: Collection[str]) -> str:
     return f"{url}{'&' if '?' in url else '?'}{query}"
 
 
-def _said(body: str) -> Status | None:
+def _said(body: str) -> str | None:
     """What a body says, if it is understood; of a long one the beginning is all there is."""
     if body.lstrip().startswith("{"):
         try:
@@ -96,5 +95,5 @@ def _said(body: str) -> Status | None:
         return _WORDS.get(word.lower()) if isinstance(word, str) else None
     last = body.rstrip().rpartition("\n")[2].lower()
     if last == "ok" or last.endswith(" check passed"):
-        return Status.PASS
-    return Status.FAIL if last.endswith(" check failed") else None
+        return "pass"
+    return "fail" if last.endswith(" check failed") else None

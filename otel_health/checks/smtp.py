@@ -12,10 +12,10 @@ from otel_health.client.streams import Trust, connected, require_host, require_p
 _REPLY_LINES = 100
 
 
-def smtp(
+def answers(
     host: str,
-    port: int = 587,
     *,
+    port: int = 587,
     security: Literal["starttls", "tls", "none"] = "starttls",
     user: str | None = None,
     password: str | None = None,
@@ -26,8 +26,8 @@ def smtp(
     It proves that the server talks, that its certificate is valid and, with `user`, that the credentials are taken.
     It sends no mail: whether one would be delivered is not seen.
 
-    Cost: one connection, a TLS handshake, an entry in the server's log; with `user` a sign-in, which some servers
-    limit. Every 60 s or longer, not critical.
+    Cost: one connection, a TLS handshake, an entry in the server's log, and with `user` a sign-in, which some
+    servers limit; every 60 s is fine. Not critical.
 
     Args:
         host: A name or an address, fixed in code.
@@ -41,7 +41,7 @@ def smtp(
         ValueError: An argument makes no sense, or would send the password for all to read.
 
     Example:
-        >>> checker.add("mail", smtp("mail.internal"), interval=60, critical=False)
+        >>> checker.add("mail", smtp.answers("mail.internal"), interval=60, critical=False)
     """
     name = require_host("smtp", host)
     require_port("smtp", port)

@@ -5,13 +5,13 @@ from otel_health.client.addresses import resolve
 from otel_health.client.streams import connected, require_host, require_port
 
 
-def tcp(host: str, port: int) -> CheckFunc:
+def accepts(host: str, *, port: int) -> CheckFunc:
     """Return a check that connects to a port and closes the connection again.
 
     It proves that the name resolves and that a kernel accepts for the process; a process that hangs behind its open
     port passes. Where a check for what is spoken there exists, take that.
 
-    Cost: one connection, which some servers log. Every 10 to 30 s is often enough.
+    Cost: one connection, which some servers log; every 10 to 30 s is fine.
 
     Args:
         host: A name or an address, fixed in code.
@@ -21,7 +21,7 @@ def tcp(host: str, port: int) -> CheckFunc:
         ValueError: The host or the port is ill-formed.
 
     Example:
-        >>> checker.add("legacy", tcp("legacy.internal", 9000), critical=False)
+        >>> checker.add("legacy", tcp.accepts("legacy.internal", port=9000), critical=False)
     """
     name = require_host("tcp", host)
     require_port("tcp", port)

@@ -11,10 +11,10 @@ from otel_health.compose import threshold
 DAY = 86_400.0
 
 
-def tls(
+def lasts(
     host: str,
-    port: int = 443,
     *,
+    port: int = 443,
     warn_days: float = 21.0,
     fail_days: float = 3.0,
     server_name: str | None = None,
@@ -26,8 +26,7 @@ def tls(
     valid, from an unknown authority or for somebody else fails as `SSLCertVerificationError`. It looks at the
     server's own certificate, not at when those above it expire, and asks nobody about revocation.
 
-    Cost: one connection and one handshake. Once in 10 minutes is often enough (`interval=600`), not critical.
-    It observes `days_left`.
+    Cost: one connection and one handshake; every 600 s is fine. Not critical. It observes `days_left`.
 
     Args:
         host: A name or an address, fixed in code.
@@ -41,7 +40,7 @@ def tls(
         ValueError: An argument makes no sense.
 
     Example:
-        >>> checker.add("certificate", tls("shop.example.com"), interval=600, critical=False)
+        >>> checker.add("certificate", tls.lasts("shop.example.com"), interval=600, critical=False)
     """
     name = require_host("tls", host)
     require_port("tls", port)

@@ -64,7 +64,6 @@ class Request:
     url: Url
     method: str
     headers: Mapping[str, str]
-    body: bytes | None
     public: bool
     accept: str
 
@@ -75,7 +74,6 @@ def require_request(
     *,
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
-    body: bytes | None = None,
     public: bool = False,
     accept: str = "*/*",
 ) -> Request:
@@ -94,7 +92,7 @@ def require_request(
             _permit(target, (address,), None, public=public)
         except ForbiddenAddress as error:
             raise ValueError(f"{subject}: {error}") from None
-    return Request(target, method, dict(headers or {}), body, public, accept)
+    return Request(target, method, dict(headers or {}), public, accept)
 
 
 async def ask(request: Request, trust: Trust, *, redirects: int = 0, read_body: bool = False) -> Answer:
@@ -184,9 +182,7 @@ def _head(request: Request, url: Url, headers: Mapping[str, str]) -> bytes:
     lines += [f"{name}: {value}" for name, value in own.items() if name.lower() not in given]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += ["Accept-Encoding: identity", "Connection: close"]
-    if request.body is not None:
-        lines.append(f"Content-Length: {len(request.body)}")
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + (request.body or b"")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
 async def _answer(reader: asyncio.StreamReader, method: str, *, read_body: bool) -> Answer:

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from otel_health.checks.disk import disk
+from otel_health.checks import disk
 from tests.checks.doors import result
 
 
@@ -24,7 +24,7 @@ async def main(where: Path) -> None:
 
 async def said(where: Path) -> list[object]:
     """The status, and which share was the reason."""
-    one = await result(disk(where))
+    one = await result(disk.usage(where))
     return [one.status, (one.message or "").split(" ")[0], {k: round(v, 2) for k, v in one.observations.items()}]
 
 

@@ -5,9 +5,7 @@ import threading
 import time
 
 from otel_health import Checker
-from otel_health.checks.dns import dns
-from otel_health.checks.http import http
-from otel_health.checks.tcp import tcp
+from otel_health.checks import dns, http, tcp
 from tests.checks.doors import result
 from tests.checks.island import world
 from tests.doubles import passing
@@ -28,11 +26,11 @@ async def main() -> dict[str, object]:
         )
         for name in ("one.test", "two.test", "moved.test", "none.test", "unknown.test", "hang.test", "localhost"):
             expected = ["10.0.0.7", "fd12::1"] if name.endswith(".test") else []
-            said = await result(dns(name, expected=expected), timeout=1.0)
+            said = await result(dns.resolves(name, expected=expected), timeout=1.0)
             found[name] = [said.status, said.refined_error_type, said.message, dict(said.observations)]
         found["hanging"] = await hanging()
         here.begin({"hang.test": [["10.0.0.7"]]})
-        found["tcp"] = (await result(tcp("hang.test", 80))).status
+        found["tcp"] = (await result(tcp.accepts("hang.test", port=80))).status
     return found
 
 
@@ -40,12 +38,12 @@ async def hanging() -> dict[str, object]:
     """Thirty checks whose names hang, beside ones that are well, through five rounds."""
     checker = Checker(timeout=0.3, ttl=0.01, trace="never")
     for number in range(10):
-        checker.add(f"dns{number}", dns("hang.test"))
-        checker.add(f"tcp{number}", tcp("hang.test", 80))
-        checker.add(f"http{number}", http("http://hang.test/"))
+        checker.add(f"dns{number}", dns.resolves("hang.test"))
+        checker.add(f"tcp{number}", tcp.accepts("hang.test", port=80))
+        checker.add(f"http{number}", http.answers("http://hang.test/"))
     checker.add("well", passing())
     checker.add("sync", lambda: None)
-    checker.add("loopback", tcp("127.0.0.1", 80))
+    checker.add("loopback", tcp.accepts("127.0.0.1", port=80))
     late = 0.0
     said: dict[str, set[str]] = {}
     most = 0

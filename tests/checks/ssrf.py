@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from otel_health import Checker, Status
-from otel_health.checks.http import http
+from otel_health.checks import http
 from tests.checks.island import Names, world
 
 SITE, OTHER, INSIDE, NEXT = "93.184.216.34", "151.101.1.69", "10.1.2.3", "10.1.2.4"
@@ -194,7 +194,7 @@ async def asked(case: Case) -> tuple[str, bool]:
     """What one run of the check says, or what its maker does."""
     try:
         headers = {"Authorization": f"Bearer {SECRET}"}
-        check = http(case.url, redirects=case.redirects, public=case.public, headers=headers)
+        check = http.answers(case.url, redirects=case.redirects, public=case.public, headers=headers)
     except ValueError as error:
         return str(error), False
     checker = Checker(timeout=2.0, logger=logging.Logger("silent", logging.CRITICAL), trace="never")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from otel_health.checks.disk import disk
+from otel_health.checks import disk
 from tests.checks.doors import result
 
 SCRIPT = "mount -t tmpfs -o size=1000k,nr_inodes=100 none {where} && exec {python} -m tests.checks.fullness {where}"
@@ -33,7 +33,7 @@ def test_a_file_system_that_fills(tmp_path: Path) -> None:
 
 async def test_a_path_that_is_not_there(tmp_path: Path) -> None:
     """The system says so."""
-    found = await result(disk(tmp_path / "nowhere"))
+    found = await result(disk.usage(tmp_path / "nowhere"))
 
     assert found.refined_error_type == "FileNotFoundError"
 
@@ -42,4 +42,4 @@ async def test_a_path_that_is_not_there(tmp_path: Path) -> None:
 def test_what_is_refused(warn: float, fail: float) -> None:
     """At registration."""
     with pytest.raises(ValueError, match=r"swap them|not a finite number"):
-        disk("/", warn=warn, fail=fail)
+        disk.usage("/", warn=warn, fail=fail)

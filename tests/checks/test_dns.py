@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from otel_health.checks.dns import dns
+from otel_health.checks import dns
 from tests.checks.island import on_island
 
 
@@ -35,14 +35,12 @@ def test_names_that_hang_hold_up_nobody(names: dict[str, Any]) -> None:
     """Each of thirty checks holds one thread, none of the loop's, and the others stay right."""
     hanging = names["hanging"]
 
-    assert hanging["said"] == {
-        "dns": ["hung", "timeout"],
-        "tcp": ["TimeoutError"],
-        "http": ["TimeoutError"],
-        "well": ["None"],
-        "sync": ["None"],
-        "loopback": ["None"],
-    }
+    assert {hanging["said"][name] == ["None"] for name in ("well", "sync", "loopback")} == {True}
+    assert set(hanging["said"]["dns"]) == {"hung", "timeout"}
+    for name in ("tcp", "http"):
+        # Which of the two deadlines, the resolution's or the check's, is seen first is a matter of milliseconds.
+        assert "TimeoutError" in hanging["said"][name]
+        assert set(hanging["said"][name]) <= {"TimeoutError", "timeout"}
     assert hanging["threads"] <= 40
     assert hanging["executor"] is False
     assert hanging["late"] < 2.0
@@ -68,7 +66,7 @@ def test_names_resolve_again(names: dict[str, Any]) -> None:
 def test_what_is_refused(name: str, options: dict[str, Any], reason: str) -> None:
     """At registration, and without repeating what was no name."""
     with pytest.raises(ValueError, match=r"^dns: ") as refused:
-        dns(name, **options)
+        dns.resolves(name, **options)
 
     assert reason in str(refused.value)
     assert "s3cr3t" not in str(refused.value)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from otel_health import Status
-from otel_health.checks.environment import environment
+from otel_health.checks import environment
 from tests.checks.doors import result
 
 
@@ -13,7 +13,7 @@ async def test_variables_that_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not empty."""
     monkeypatch.setenv("ORDERS_KEY", "s3cr3t")
 
-    assert (await result(environment("ORDERS_KEY", "PATH"))).status is Status.PASS
+    assert (await result(environment.complete({"ORDERS_KEY", "PATH"}))).status is Status.PASS
 
 
 async def test_variables_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,15 +22,15 @@ async def test_variables_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORDERS_EMPTY", "")
     monkeypatch.delenv("ORDERS_URL", raising=False)
 
-    found = await result(environment("ORDERS_KEY", "ORDERS_EMPTY", "ORDERS_URL"))
+    found = await result(environment.complete({"ORDERS_KEY", "ORDERS_EMPTY", "ORDERS_URL"}))
 
     assert (found.status, found.message) == (Status.FAIL, "not set: ORDERS_EMPTY, ORDERS_URL")
 
 
-@pytest.mark.parametrize("names", [(), ("",), ("KEY=s3cr3t",), ("KEY\n",), (7,)])
+@pytest.mark.parametrize("names", [(), "KEY", ("",), ("KEY=s3cr3t",), ("KEY\n",), (7,)])
 def test_what_is_refused(names: Any) -> None:
     """At registration, and without repeating what may be a value."""
     with pytest.raises(ValueError, match=r"^environment: ") as refused:
-        environment(*names)
+        environment.complete(names)
 
     assert "s3cr3t" not in str(refused.value)

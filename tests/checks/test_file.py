@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otel_health import Status
-from otel_health.checks.file import file
+from otel_health.checks import file
 from tests.checks.doors import result
 
 
@@ -33,7 +33,7 @@ def aged(directory: Path, age: float, content: str = "s3cr3t") -> Path:
 )
 async def test_how_old_a_file_is(tmp_path: Path, age: float, options: dict[str, Any], status: Status) -> None:
     """Its age is held against the limits; a clock that runs behind makes nothing old."""
-    found = await result(file(aged(tmp_path, age), **options))
+    found = await result(file.fresh(aged(tmp_path, age), **options))
 
     assert found.status is status
     assert found.observations["age"] == pytest.approx(max(age, 0), abs=30)
@@ -47,7 +47,7 @@ async def test_a_secret_as_kubernetes_mounts_it(tmp_path: Path) -> None:
         aged(directory, age)
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "it").symlink_to("..data/it")
-    check = file(tmp_path / "it", fail_age=600)
+    check = file.fresh(tmp_path / "it", fail_age=600)
 
     before = await result(check)
     (tmp_path / "..data").unlink()
@@ -59,9 +59,9 @@ async def test_a_secret_as_kubernetes_mounts_it(tmp_path: Path) -> None:
 
 async def test_what_is_no_file_to_read(tmp_path: Path) -> None:
     """Empty, missing, a directory."""
-    empty = await result(file(aged(tmp_path, 0, content="")))
-    missing = await result(file(tmp_path / "nowhere"))
-    directory = await result(file(tmp_path))
+    empty = await result(file.fresh(aged(tmp_path, 0, content="")))
+    missing = await result(file.fresh(tmp_path / "nowhere"))
+    directory = await result(file.fresh(tmp_path))
 
     assert empty.message == "the file is empty"
     assert missing.refined_error_type == "FileNotFoundError"
@@ -72,4 +72,4 @@ async def test_what_is_no_file_to_read(tmp_path: Path) -> None:
 def test_what_is_refused(options: dict[str, Any]) -> None:
     """At registration."""
     with pytest.raises(ValueError, match=r"swap them|not a finite number"):
-        file("/run/secrets/key", **options)
+        file.fresh("/run/secrets/key", **options)

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from otel_health import Status
-from otel_health.checks.grpc import grpc as serving
+from otel_health.checks.grpc import serves
 from tests.checks.doors import Behaviour, door, dribbling, flooding, result, rubbish, silent, slamming
 from tests.checks.programs import goes_and_comes_back, open_files, python
 from tests.servers import OwnServer
@@ -58,7 +58,7 @@ def server() -> Iterator[OwnServer]:
 async def test_a_real_server(opened: Any, server: OwnServer, service: str, status: Status, said: str) -> None:
     """What the health service says of each is understood."""
     async with opened(server.port) as channel:
-        found = await result(serving(channel, service))
+        found = await result(serves(channel, service=service))
 
     assert found.status is status
     assert said in (found.message or "")
@@ -69,7 +69,7 @@ async def test_a_server_that_goes_and_comes_back(opened: Any) -> None:
     """Killed or frozen it is noticed, and again when it is back."""
     with python("tests.checks.grpc_server") as server:
         async with opened(server.port) as channel:
-            await goes_and_comes_back(serving(channel), server)
+            await goes_and_comes_back(serves(channel), server)
 
 
 @opened
@@ -77,7 +77,7 @@ async def test_a_server_that_goes_and_comes_back(opened: Any) -> None:
 async def test_a_server_that_is_not_well(opened: Any, behaviour: Behaviour) -> None:
     """Whatever it does, the check ends in time: unavailable, or not yet connected."""
     async with door(behaviour) as faulty, opened(faulty.port) as channel:
-        found = await result(serving(channel), timeout=0.5)
+        found = await result(serves(channel), timeout=0.5)
 
     assert found.refined_error_type in {"AioRpcError", "_InactiveRpcError", "timeout"}
 
@@ -86,7 +86,7 @@ async def test_a_server_that_is_not_well(opened: Any, behaviour: Behaviour) -> N
 async def test_a_thousand_runs_open_one_connection(opened: Any, server: OwnServer) -> None:
     """Nothing is opened, and nothing stays."""
     async with opened(server.port) as channel:
-        check: Callable[[], Awaitable[None] | None] = serving(channel)  # type: ignore[assignment]
+        check: Callable[[], Awaitable[None] | None] = serves(channel)  # type: ignore[assignment]
         await one(check)
         before = open_files()
 
@@ -111,10 +111,10 @@ async def one(check: Callable[[], Awaitable[None] | None]) -> None:
 def test_what_is_no_channel_is_refused(channel: Any, service: str, error: type[Exception]) -> None:
     """The error says what to pass."""
     with pytest.raises(error, match=r"pass a grpc.aio.Channel or a grpc.Channel"):
-        serving(channel, service)
+        serves(channel, service=service)
 
 
 def test_a_name_that_is_too_long_is_refused() -> None:
     """No service is called so."""
     with grpc.insecure_channel("127.0.0.1:1") as channel, pytest.raises(ValueError, match="longer than 127 bytes"):
-        serving(channel, "x" * 128)
+        serves(channel, service="x" * 128)

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from otel_health import Checker, CheckFunc, Status
-from otel_health.checks.http import http
+from otel_health.checks import http
 from tests.checks import ssrf
 from tests.checks.doors import FAULTS, Behaviour, door, fault, result, saying
 from tests.checks.island import on_island
@@ -31,7 +31,7 @@ def nginx() -> Iterator[OwnServer]:
 
 def at(port: int, path: str = "/", **options: Any) -> CheckFunc:
     """A check of a path on loopback."""
-    return http(f"http://127.0.0.1:{port}{path}", **options)
+    return http.answers(f"http://127.0.0.1:{port}{path}", **options)
 
 
 async def test_a_real_server_that_answers(nginx: OwnServer) -> None:
@@ -118,7 +118,7 @@ async def test_tls_is_verified(name: str) -> None:
     AUTHORITY.issue_cert(name).configure_cert(identity)
     async with door(saying(b"HTTP/1.1 200 OK\r\n\r\n"), tls=identity) as server:
         url = f"https://localhost:{server.port}/"
-        believing, system = await result(http(url, context=TRUSTING)), await result(http(url))
+        believing, system = await result(http.answers(url, context=TRUSTING)), await result(http.answers(url))
 
     assert believing.refined_error_type == (None if name == "localhost" else "SSLCertVerificationError")
     assert system.refined_error_type == "SSLCertVerificationError"
@@ -130,7 +130,7 @@ def test_a_context_that_verifies_nothing_is_refused() -> None:
     careless.check_hostname = False
 
     with pytest.raises(ValueError, match=r"http: the context does not verify .* ssl.create_default_context"):
-        http("https://shop.test/", context=careless)
+        http.answers("https://shop.test/", context=careless)
 
 
 Change = Callable[[OwnServer], None]
@@ -191,7 +191,7 @@ def test_no_target_and_no_redirect_leads_astray(
 def test_targets_that_are_refused_at_once(target: str) -> None:
     """At registration, in words that repeat nothing of the target."""
     with pytest.raises(ValueError, match=r"^http: ") as refused:
-        http(target)
+        http.answers(target)
 
     assert "secret" not in str(refused.value)
     assert target not in str(refused.value)
@@ -215,7 +215,7 @@ def test_targets_that_are_refused_at_once(target: str) -> None:
 def test_options_that_are_refused(options: dict[str, Any], reason: str) -> None:
     """The error names the culprit, never a header's value."""
     with pytest.raises(ValueError, match=r"^http: ") as refused:
-        http("http://shop.test/", **options)
+        http.answers("http://shop.test/", **options)
 
     assert reason in str(refused.value)
     assert "s3cr3t" not in str(refused.value)

@@ -13,7 +13,7 @@ import ldap3
 import pytest
 
 from otel_health import Status
-from otel_health.checks.ldap import ldap
+from otel_health.checks import ldap
 from tests.checks.doors import FAULTS, Behaviour, fault, result
 from tests.checks.programs import goes_and_comes_back, open_files, running
 from tests.servers import OwnServer, free_port, missing
@@ -77,7 +77,7 @@ def connect(port: int, *, password: str = "right", **options: Any) -> Any:
 )
 async def test_a_real_directory(server: OwnServer, base: str, options: dict[str, Any]) -> None:
     """It is signed in to and searched, however the connection is set up."""
-    found = await result(ldap(partial(connect, server.port, **options), base))
+    found = await result(ldap.answers(partial(connect, server.port, **options), base=base))
 
     assert (found.status, found.message) == (Status.PASS, None)
 
@@ -94,7 +94,7 @@ async def test_a_real_directory(server: OwnServer, base: str, options: dict[str,
 )
 async def test_credentials_that_are_not_taken(server: OwnServer, options: dict[str, Any], said: str) -> None:
     """Whoever notices says so, and nobody says the password."""
-    found = await result(ldap(partial(connect, server.port, password="s3cr3t", **options)))
+    found = await result(ldap.answers(partial(connect, server.port, password="s3cr3t", **options)))
 
     assert found.status is Status.FAIL
     assert said in (found.message, found.refined_error_type)
@@ -104,7 +104,7 @@ async def test_credentials_that_are_not_taken(server: OwnServer, options: dict[s
 @pytest.mark.parametrize("options", [{}, {"client_strategy": ldap3.SAFE_SYNC}], ids=["plain", "safe"])
 async def test_an_entry_that_is_not_there(server: OwnServer, options: dict[str, Any]) -> None:
     """The directory's own word for it."""
-    found = await result(ldap(partial(connect, server.port, **options), "ou=nobody,dc=example,dc=org"))
+    found = await result(ldap.answers(partial(connect, server.port, **options), base="ou=nobody,dc=example,dc=org"))
 
     assert (found.status, found.message) == (Status.FAIL, "the search ended with noSuchObject")
 
@@ -112,13 +112,13 @@ async def test_an_entry_that_is_not_there(server: OwnServer, options: dict[str, 
 async def test_a_directory_that_goes_and_comes_back() -> None:
     """Killed or frozen it is noticed, and again when it is back."""
     with directory() as server:
-        await goes_and_comes_back(ldap(partial(connect, server.port)), server)
+        await goes_and_comes_back(ldap.answers(partial(connect, server.port)), server)
 
 
 @FAULTS
 async def test_a_server_that_is_not_well(behaviour: Behaviour | None, said: set[str]) -> None:
     """Whatever it does, the check fails in time."""
-    found = await fault(lambda port: ldap(partial(connect, port)), behaviour)
+    found = await fault(lambda port: ldap.answers(partial(connect, port)), behaviour)
 
     assert said
     assert found.status is Status.FAIL
@@ -126,7 +126,10 @@ async def test_a_server_that_is_not_well(behaviour: Behaviour | None, said: set[
 
 async def test_two_hundred_runs_leave_nothing_open(server: OwnServer) -> None:
     """Neither here nor there, whether they are signed in or refused."""
-    checks = [ldap(partial(connect, server.port)), ldap(partial(connect, server.port, password="wrong"))]
+    checks = [
+        ldap.answers(partial(connect, server.port)),
+        ldap.answers(partial(connect, server.port, password="wrong")),
+    ]
     for check in checks:
         await result(check)
     before = open_files()
@@ -141,4 +144,4 @@ async def test_two_hundred_runs_leave_nothing_open(server: OwnServer) -> None:
 def test_what_is_refused() -> None:
     """At registration: a connection instead of what opens one."""
     with pytest.raises(TypeError, match="pass a function that opens a connection"):
-        ldap(object())  # type: ignore[arg-type]
+        ldap.answers(object())  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from aiobotocore.session import get_session
 from botocore.config import Config
 
 from otel_health import Status
-from otel_health.checks.s3 import s3
+from otel_health.checks import s3
 from tests.checks.doors import door, dribbling, flooding, result, rubbish, silent, slamming
 from tests.checks.programs import Program, open_files, running
 from tests.servers import OwnServer, free_port
@@ -76,8 +76,8 @@ def server() -> Iterator[OwnServer]:
 async def test_a_bucket_that_is_there(opened: Any, server: OwnServer) -> None:
     """It is reached, written to if asked, and nothing stays in it."""
     async with opened(server.port) as client:
-        reached = await result(s3(client, "invoices"))
-        written = await result(s3(client, "invoices", write_key="health"))
+        reached = await result(s3.answers(client, bucket="invoices"))
+        written = await result(s3.answers(client, bucket="invoices", write_key="health"))
     left = boto3.client("s3", **options(server.port)).list_objects_v2(Bucket="invoices")["KeyCount"]
 
     assert (reached.status, written.status, left) == (Status.PASS, Status.PASS, 0)
@@ -87,7 +87,7 @@ async def test_a_bucket_that_is_there(opened: Any, server: OwnServer) -> None:
 async def test_a_bucket_that_is_not(opened: Any, server: OwnServer) -> None:
     """The store's own error says so."""
     async with opened(server.port) as client:
-        found = await result(s3(client, "nowhere"))
+        found = await result(s3.answers(client, bucket="nowhere"))
 
     assert (found.status, found.refined_error_type) == (Status.FAIL, "ClientError")
     assert "404" in (found.message or "")
@@ -99,18 +99,18 @@ async def test_a_store_that_goes_and_comes_back(opened: Any) -> None:
     with store() as server:
         bucket(server.port)
         async with opened(server.port) as client:
-            assert (await result(s3(client, "invoices"))).status is Status.PASS
+            assert (await result(s3.answers(client, bucket="invoices"))).status is Status.PASS
             server.pause()
-            assert (await result(s3(client, "invoices"), timeout=1.0)).status is Status.FAIL
+            assert (await result(s3.answers(client, bucket="invoices"), timeout=1.0)).status is Status.FAIL
             server.resume()
-            assert (await result(s3(client, "invoices"))).status is Status.PASS
+            assert (await result(s3.answers(client, bucket="invoices"))).status is Status.PASS
             server.kill()
-            assert (await result(s3(client, "invoices"))).refined_error_type == "EndpointConnectionError"
+            assert (await result(s3.answers(client, bucket="invoices"))).refined_error_type == "EndpointConnectionError"
             server.start()
             server.wait_until_ready()
-            assert (await result(s3(client, "invoices"))).refined_error_type == "ClientError"
+            assert (await result(s3.answers(client, bucket="invoices"))).refined_error_type == "ClientError"
             bucket(server.port)
-            assert (await result(s3(client, "invoices"))).status is Status.PASS
+            assert (await result(s3.answers(client, bucket="invoices"))).status is Status.PASS
 
 
 @opened
@@ -118,7 +118,7 @@ async def test_a_store_that_goes_and_comes_back(opened: Any) -> None:
 async def test_a_server_that_is_not_well(opened: Any, behaviour: Any) -> None:
     """Whatever it does, the check ends in time, and says nothing of the credentials."""
     async with door(behaviour) as faulty, opened(faulty.port) as client:
-        found = await result(s3(client, "invoices"), timeout=1.0)
+        found = await result(s3.answers(client, bucket="invoices"), timeout=1.0)
 
     assert found.status is Status.FAIL
     assert "s3cr3t" not in (found.message or "")
@@ -128,7 +128,7 @@ async def test_a_server_that_is_not_well(opened: Any, behaviour: Any) -> None:
 async def test_two_hundred_runs_leave_nothing_open(opened: Any, server: OwnServer) -> None:
     """The client's connections are used again."""
     async with opened(server.port) as client:
-        check = s3(client, "invoices")
+        check = s3.answers(client, bucket="invoices")
         await result(check)
         before = open_files()
 
@@ -152,4 +152,4 @@ def test_what_is_refused(client: Any, name: str, key: str | None, reason: str) -
     if client == "client":
         client = boto3.client("s3", **options(1))
     with pytest.raises((TypeError, ValueError), match=reason):
-        s3(client, name, write_key=key)
+        s3.answers(client, bucket=name, write_key=key)

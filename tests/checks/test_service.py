@@ -12,7 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from otel_health import Checker, CheckFunc, Degraded, Failed, Status
-from otel_health.checks.service import service
+from otel_health.checks import service
 from tests.checks.doors import FAULTS, Behaviour, door, fault, result, saying
 from tests.doubles import eventually, passing
 from tests.servers import free_port
@@ -20,7 +20,7 @@ from tests.servers import free_port
 
 def at(port: int, path: str = "/readyz", **options: Any) -> CheckFunc:
     """A check of a service on loopback."""
-    return service(f"http://127.0.0.1:{port}{path}", **options)
+    return service.healthy(f"http://127.0.0.1:{port}{path}", **options)
 
 
 @asynccontextmanager
@@ -178,6 +178,6 @@ async def test_without_that_they_never_become_ready() -> None:
 def test_what_is_refused(url: str, options: dict[str, Any], reason: str) -> None:
     """At registration, and without repeating a secret."""
     with pytest.raises(ValueError, match=reason) as refused:
-        service(url, **options)
+        service.healthy(url, **options)
 
     assert "s3cr3t" not in str(refused.value)

@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from otel_health import Status
-from otel_health.checks.smtp import smtp
+from otel_health.checks import smtp
 from tests.checks.doors import FAULTS, Behaviour, door, fault, result
 from tests.checks.programs import goes_and_comes_back, open_files, python
 from tests.servers import OwnServer
@@ -41,7 +41,7 @@ async def test_a_real_server(server: tuple[str, OwnServer]) -> None:
     security, started = server
     options: Any = {"security": security, "context": TRUSTING}
 
-    found = await result(smtp("localhost", started.port, **options))
+    found = await result(smtp.answers("localhost", port=started.port, **options))
 
     assert (found.status, found.message) == (Status.PASS, None)
 
@@ -57,7 +57,7 @@ async def test_credentials(server: tuple[str, OwnServer], password: str, status:
         return  # No password is sent there.
     options: Any = {"security": security, "user": "orders", "password": password, "context": TRUSTING}
 
-    found = await result(smtp("localhost", started.port, **options))
+    found = await result(smtp.answers("localhost", port=started.port, **options))
 
     assert (found.status, found.message) == (status, message)
 
@@ -67,7 +67,7 @@ async def test_a_certificate_that_is_not_believed(server: tuple[str, OwnServer])
     security, started = server
     options: Any = {"security": security}
 
-    found = await result(smtp("localhost", started.port, **options))
+    found = await result(smtp.answers("localhost", port=started.port, **options))
 
     assert found.refined_error_type == (None if security == "none" else "SSLCertVerificationError")
 
@@ -75,14 +75,16 @@ async def test_a_certificate_that_is_not_believed(server: tuple[str, OwnServer])
 async def test_a_server_that_goes_and_comes_back(identity: tuple[str, str]) -> None:
     """Killed or frozen it is noticed, and again when it is back."""
     with python("tests.checks.smtp_server", "starttls", *identity) as server:
-        await goes_and_comes_back(smtp("localhost", server.port, context=TRUSTING), server)
+        await goes_and_comes_back(smtp.answers("localhost", port=server.port, context=TRUSTING), server)
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls", "none"])
 @FAULTS
 async def test_a_server_that_is_not_well(behaviour: Behaviour | None, said: set[str], security: Any) -> None:
     """Whatever it does, the check ends in time and says what it was."""
-    found = await fault(lambda port: smtp("localhost", port, security=security, context=TRUSTING), behaviour)
+    found = await fault(
+        lambda port: smtp.answers("localhost", port=port, security=security, context=TRUSTING), behaviour
+    )
 
     assert found.refined_error_type in said, found.message
 
@@ -106,7 +108,7 @@ async def test_servers_that_refuse(greeting: bytes, message: str) -> None:
         await reader.read()
 
     async with door(refusing) as server:
-        found = await result(smtp("localhost", server.port, context=TRUSTING))
+        found = await result(smtp.answers("localhost", port=server.port, context=TRUSTING))
 
     assert (found.status, found.message) == (Status.FAIL, message)
 
@@ -115,7 +117,7 @@ async def test_a_hundred_runs_leave_nothing_open(server: tuple[str, OwnServer]) 
     """No descriptor of ours stays."""
     security, started = server
     options: Any = {"security": security, "context": TRUSTING}
-    run: Callable[[], Awaitable[None]] = smtp("127.0.0.1", started.port, **options)  # type: ignore[assignment]
+    run: Callable[[], Awaitable[None]] = smtp.answers("127.0.0.1", port=started.port, **options)  # type: ignore[assignment]
     await run()
     before = open_files()
 
@@ -138,6 +140,6 @@ async def test_a_hundred_runs_leave_nothing_open(server: tuple[str, OwnServer]) 
 def test_what_is_refused(options: dict[str, Any], reason: str) -> None:
     """At registration, and without repeating a secret."""
     with pytest.raises(ValueError, match=reason) as refused:
-        smtp("mail.test", **options)
+        smtp.answers("mail.test", **options)
 
     assert "s3cr3t" not in str(refused.value)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from otel_health import Status
-from otel_health.checks.tcp import tcp
+from otel_health.checks import tcp
 from tests.checks.doors import door, result, rubbish, silent
 from tests.servers import free_port, own_nginx
 
@@ -14,11 +14,11 @@ from tests.servers import free_port, own_nginx
 async def test_a_real_server(host: str) -> None:
     """It passes while the server accepts, also while it is frozen, and fails when it is killed."""
     with own_nginx() as server:
-        serving = await result(tcp(host, server.port))
+        serving = await result(tcp.accepts(host, port=server.port))
         server.pause()
-        frozen = await result(tcp(host, server.port))
+        frozen = await result(tcp.accepts(host, port=server.port))
         server.kill()
-        killed = await result(tcp(host, server.port))
+        killed = await result(tcp.accepts(host, port=server.port))
 
     assert [serving.status, frozen.status, killed.status] == [Status.PASS, Status.PASS, Status.FAIL]
     assert killed.refined_error_type == "ConnectionRefusedError"
@@ -27,7 +27,7 @@ async def test_a_real_server(host: str) -> None:
 async def test_the_second_address_of_a_name_may_be_the_one() -> None:
     """`localhost` is ::1 first on most machines, and many servers listen on 127.0.0.1 alone."""
     async with door(silent) as server:
-        found = await result(tcp("localhost", server.port))
+        found = await result(tcp.accepts("localhost", port=server.port))
 
     assert found.status is Status.PASS
 
@@ -36,7 +36,7 @@ async def test_the_connection_is_closed() -> None:
     """Nobody is left inside."""
     async with door(rubbish) as server:
         for _ in range(100):
-            await result(tcp("127.0.0.1", server.port))
+            await result(tcp.accepts("127.0.0.1", port=server.port))
 
         assert server.visits == 100
         assert len(server.inside) <= 1
@@ -44,7 +44,7 @@ async def test_the_connection_is_closed() -> None:
 
 async def test_a_port_where_nobody_listens() -> None:
     """It is refused."""
-    found = await result(tcp("127.0.0.1", free_port()))
+    found = await result(tcp.accepts("127.0.0.1", port=free_port()))
 
     assert found.refined_error_type == "ConnectionRefusedError"
 
@@ -65,7 +65,7 @@ async def test_a_port_where_nobody_listens() -> None:
 def test_what_is_refused(host: str, port: Any, reason: str) -> None:
     """At registration, and without repeating what was no host."""
     with pytest.raises(ValueError, match=r"^tcp: ") as refused:
-        tcp(host, port)
+        tcp.accepts(host, port=port)
 
     assert reason in str(refused.value)
     assert "s3cr3t" not in str(refused.value)

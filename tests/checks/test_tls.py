@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from otel_health import Status
-from otel_health.checks.tls import tls
+from otel_health.checks import tls
 from tests.checks.doors import FAULTS, Behaviour, door, fault, result, silent
 
 AUTHORITY = trustme.CA()
@@ -42,7 +42,7 @@ def identity(days: float, name: str = "localhost", *, begins_in: float = -40.0) 
 async def test_how_long_a_certificate_lasts(days: float, status: Status, said: str | None) -> None:
     """It warns 21 days before, fails 3 days before, and says how many are left."""
     async with door(silent, tls=identity(days)) as server:
-        found = await result(tls("localhost", server.port, context=TRUSTING))
+        found = await result(tls.lasts("localhost", port=server.port, context=TRUSTING))
 
     assert (found.status, found.refined_error_type) == (status, said), found.message
     if days > 0:
@@ -65,7 +65,7 @@ async def test_certificates_that_are_not_believed(
 ) -> None:
     """For somebody else, not yet valid, or from an authority that nobody knows."""
     async with door(silent, tls=identity(90.0, name, begins_in=begins_in)) as server:
-        found = await result(tls("localhost", server.port, context=TRUSTING if trusted else None))
+        found = await result(tls.lasts("localhost", port=server.port, context=TRUSTING if trusted else None))
 
     assert found.refined_error_type == "SSLCertVerificationError"
     assert reason in str(found.message)
@@ -74,7 +74,7 @@ async def test_certificates_that_are_not_believed(
 async def test_the_certificate_may_name_somebody_else_where_that_is_said() -> None:
     """Asked at an address, certified for a name."""
     async with door(silent, tls=identity(90.0, "shop.test")) as server:
-        found = await result(tls("127.0.0.1", server.port, server_name="shop.test", context=TRUSTING))
+        found = await result(tls.lasts("127.0.0.1", port=server.port, server_name="shop.test", context=TRUSTING))
 
     assert found.status is Status.PASS
 
@@ -82,7 +82,7 @@ async def test_the_certificate_may_name_somebody_else_where_that_is_said() -> No
 @FAULTS
 async def test_a_server_that_is_not_well(behaviour: Behaviour | None, said: set[str]) -> None:
     """Whatever it does, the check ends in time and says what it was."""
-    found = await fault(lambda port: tls("127.0.0.1", port, context=TRUSTING), behaviour)
+    found = await fault(lambda port: tls.lasts("127.0.0.1", port=port, context=TRUSTING), behaviour)
 
     assert found.refined_error_type in said
 
@@ -100,4 +100,4 @@ async def test_a_server_that_is_not_well(behaviour: Behaviour | None, said: set[
 def test_what_is_refused(options: dict[str, Any], reason: str) -> None:
     """At registration."""
     with pytest.raises(ValueError, match=reason):
-        tls("shop.test", **options)
+        tls.lasts("shop.test", **options)

@@ -11,8 +11,8 @@ def tasks(*, warn: float | None = None, fail: float | None = None) -> CheckFunc:
 
     It sees requests that pile up and tasks that are started and never end; not how long they have been there.
 
-    Cost: about 3 ms of the loop for each 10,000 tasks. Register it with `local=True`; every 10 to 30 s, not critical.
-    It observes `tasks`, the check's own included.
+    Cost: about 3 ms of the loop for each 10,000 tasks; every 10 to 30 s is fine. Register it with `local=True`, not
+    critical. It observes `tasks`, the check's own included.
 
     Args:
         warn: From so many it warns.
@@ -22,7 +22,7 @@ def tasks(*, warn: float | None = None, fail: float | None = None) -> CheckFunc:
         ValueError: There is no limit to hold it against, or the limits are out of order.
 
     Example:
-        >>> checker.add("tasks", tasks(warn=5_000), local=True, critical=False)
+        >>> checker.add("tasks", loop.tasks(warn=5_000), local=True, critical=False)
     """
 
     async def unfinished() -> float:

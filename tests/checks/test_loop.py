@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from otel_health import Status
-from otel_health.checks.tasks import tasks
+from otel_health.checks.loop import tasks
 from tests.checks.doors import result
 
 
