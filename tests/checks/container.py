@@ -17,8 +17,8 @@ from tests.checks.doors import result
 LIMIT = 100 << 20
 
 
-async def phases(memory_group: Path, cpu_group: Path, quota: tuple[str, str]) -> dict[str, object]:
-    """What the checks say without limits, with room, nearly full, full of cache alone, and throttled."""
+async def phases(memory_group: Path, cpu_group: Path, quota: tuple[str, str, str]) -> dict[str, object]:
+    """What the checks say without limits, with room, nearly full, full of cache alone, throttled, and no more."""
     found: dict[str, object] = {}
 
     async def note(phase: str) -> None:
@@ -47,9 +47,10 @@ async def phases(memory_group: Path, cpu_group: Path, quota: tuple[str, str]) ->
         pass
     said = await result(throttling)
     found["throttled"] = [said.status, said.observations["periods_throttled"] > 0.25]
-    await asyncio.sleep(0.3)
+    (cpu_group / quota[0]).write_text(quota[2])
+    await result(throttling)
     said = await result(throttling)
-    found["idle"] = said.status
+    found["no quota"] = [said.status, said.observations["periods_throttled"]]
     return found
 
 
@@ -82,7 +83,7 @@ def main() -> None:
         root = Path(sys.argv[1])
         (root / "cgroup.subtree_control").write_text("+memory +cpu")
         groups = [root / name]
-        quota = ("cpu.max", "20000 100000")
+        quota = ("cpu.max", "20000 100000", "max 100000")
     else:
         homes = Path("/sys/fs/cgroup")
         own = {
@@ -90,7 +91,7 @@ def main() -> None:
             for _, kind, path in (line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines())
         }
         groups = [homes / kind / own[kind].lstrip("/") / name for kind in ("memory", "cpu")]
-        quota = ("cpu.cfs_quota_us", "20000")
+        quota = ("cpu.cfs_quota_us", "20000", "-1")
     try:
         inside(groups)
         found = asyncio.run(phases(groups[0], groups[-1], quota))

@@ -58,7 +58,7 @@ def told(ran: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
 
 @pytest.mark.parametrize("inside", [version_1, version_2])
 def test_in_a_container(inside: Callable[[], dict[str, Any]]) -> None:
-    """Without a limit, with room, half full, nearly full, full of cache that can be dropped; throttled, and idle."""
+    """Without a limit, with room, half full, nearly full, full of cache that can be dropped; throttled, and no more."""
     found = inside()
 
     assert found["no limit"] == ["pass", 0.0]
@@ -68,7 +68,7 @@ def test_in_a_container(inside: Callable[[], dict[str, Any]]) -> None:
     assert found["cache"][0] == "pass"
     assert found["first"] == {"periods_throttled": 0}
     assert found["throttled"] == ["warn", True]
-    assert found["idle"] == "pass"
+    assert found["no quota"] == ["pass", 0.0]
 
 
 @pytest.mark.parametrize("check", [memory(), cpu_throttling()], ids=["memory", "cpu_throttling"])

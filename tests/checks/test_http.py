@@ -124,6 +124,28 @@ async def test_tls_is_verified(name: str) -> None:
     assert system.refined_error_type == "SSLCertVerificationError"
 
 
+async def test_a_redirect_does_not_leave_tls() -> None:
+    """What was asked for in secret is not asked for in the open."""
+    identity = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    AUTHORITY.issue_cert("localhost").configure_cert(identity)
+    async with door(saying(b"HTTP/1.1 200 OK\r\n\r\n")) as open_door:
+        away = f"HTTP/1.1 302 Found\r\nLocation: http://localhost:{open_door.port}/\r\n\r\n".encode()
+        async with door(saying(away), tls=identity) as server:
+            url = f"https://localhost:{server.port}/"
+            found = await result(http.answers(url, redirects=1, context=TRUSTING))
+
+    assert (found.status, found.message) == (Status.FAIL, "redirected from https to http")
+    assert open_door.visits == 0
+
+
+async def test_only_what_asks_is_redirected() -> None:
+    """A request that changes something is not sent twice."""
+    async with door(saying(b"HTTP/1.1 307 Again\r\nLocation: /\r\n\r\n")) as server:
+        found = await result(at(server.port, method="POST", redirects=1))
+
+    assert (found.message, server.visits) == ("redirected, and only GET and HEAD are followed", 1)
+
+
 def test_a_context_that_verifies_nothing_is_refused() -> None:
     """The error says what to give instead."""
     careless = ssl.create_default_context()
