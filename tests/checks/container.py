@@ -8,7 +8,10 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from otel_health.checks.cgroup import cpu_throttling, memory
@@ -36,8 +39,9 @@ async def phases(memory_group: Path, cpu_group: Path, quota: tuple[str, str, str
     ballast[::4096] = b"x" * len(ballast[::4096])
     await note("nearly full")
     del ballast
-    cache(60 << 20)
-    await note("cache")
+    with cache(80 << 20):
+        await note("cache")
+        found["cache"] = [found["cache"], int(held.read_text()) / LIMIT]
 
     throttling = cpu_throttling()
     found["first"] = dict((await result(throttling)).observations)
@@ -54,11 +58,14 @@ async def phases(memory_group: Path, cpu_group: Path, quota: tuple[str, str, str
     return found
 
 
-def cache(size: int) -> None:
-    """Read files until so much of the group is the kernel's cache."""
-    for path in Path(sys.base_prefix).joinpath("lib").rglob("*.*"):
-        if size > 0 and path.is_file():
-            size -= len(path.read_bytes())
+@contextmanager
+def cache(size: int) -> Iterator[None]:
+    """Have so much of the group be the kernel's cache of a file that is written."""
+    with tempfile.TemporaryFile(dir="/var/tmp") as file:
+        file.write(bytes(size))
+        file.flush()
+        os.fsync(file.fileno())
+        yield
 
 
 def inside(groups: list[Path]) -> None:
