@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, cast
 
 from otel_health.check import (
     NAME,
@@ -23,7 +23,7 @@ from otel_health.check import (
     require_name,
     require_seconds,
 )
-from otel_health.report import MAX_OBSERVATIONS, CheckResult, Status
+from otel_health.report import MAX_OBSERVATIONS, CheckResult, ErrorType, Status
 
 Value = TypeVar("Value")
 Measure = Callable[[], float | Awaitable[float]]
@@ -138,7 +138,7 @@ def retried(check: CheckFunc, *, attempts: int = 2, backoff: float = 0.1) -> Che
         for tried in range(attempts):
             if tried:
                 await asyncio.sleep(backoff * 2 ** (tried - 1))
-            ending = await _ending(attempt)
+            ending = await _ending(attempt.name, attempt.function)
             result = judge(attempt, ending, time.time())
             if result.status.up:
                 break
@@ -232,9 +232,33 @@ async def _results(children: tuple[Check, ...], enough: Callable[[list[CheckResu
     return results
 
 
-async def _ending(child: Check) -> Ending:
+async def blocking(name: str, function: Callable[[], Value]) -> Value:
+    """Call `function`, which blocks, from an async check: in one of the Checker's threads, as a run of its own.
+
+    So a name resolution that hangs is abandoned and counted like any other run, and holds one thread at the most.
+
+    Raises:
+        TimeoutError: It did not end in what is left of the check's time, an earlier call is still alive, or no
+            thread came free.
+    """
+    ending = await _ending(name, function)  # type: ignore[arg-type]
+    if ending.exception is not None:
+        raise ending.exception
+    if ending.reason is not None:
+        raise TimeoutError(f"{name}: {_UNENDED[ending.reason]}")
+    return cast("Value", ending.value)
+
+
+_UNENDED: Final = {
+    ErrorType.TIMEOUT: "did not end in time",
+    ErrorType.HUNG: "an earlier call has not ended; nothing was started",
+    ErrorType.SATURATED: "no thread came free in time",
+}
+
+
+async def _ending(name: str, function: CheckFunc) -> Ending:
     done: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
-    run = _parent().start_child(child.name, child.function, partial(set_once, done))
+    run = _parent().start_child(name, function, partial(set_once, done))
     try:
         return await done
     finally:

@@ -192,6 +192,36 @@ def own_redis(*options: str) -> Iterator[OwnServer]:
             yield server
 
 
+NGINX: Final = """
+daemon off; master_process off; error_log stderr; pid nginx.pid;
+events {{ }}
+http {{
+  access_log off; client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
+  server {{
+    listen 127.0.0.1:{port};
+    location = / {{ root .; try_files /index =404; }}
+    location = /empty {{ return 204; }}
+    location = /moved {{ return 301 /; }}
+    location / {{ return 404; }}
+  }}
+}}
+"""
+
+
+@contextmanager
+def own_nginx() -> Iterator[OwnServer]:
+    """Run an nginx of the test's own, which answers "orders are well" at `/`."""
+    nginx = program("nginx", "nginx")
+    with _directory() as directory:
+        port = free_port()
+        (directory / "nginx.conf").write_text(NGINX.format(port=port))
+        (directory / "index").write_text("orders are well")
+        command = [nginx, "-p", str(directory), "-c", "nginx.conf"]
+        ready = [sys.executable, "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}))"]
+        with _running(OwnServer(command, port, directory, ready)) as server:
+            yield server
+
+
 @contextmanager
 def own_memcached() -> Iterator[OwnServer]:
     """Run a Memcached of the test's own."""

@@ -42,13 +42,14 @@ def test_the_package_is_flat() -> None:
 
 @each
 def test_it_imports_check_compose_and_the_standard_library_alone(technology: str) -> None:
-    """No client library, no other check, nothing of the Checker."""
+    """No client library, no other check, nothing of the Checker; those of the network have a client of our own."""
     tree = ast.parse((PACKAGE / f"{technology}.py").read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module or "." for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     foreign = {name for name in imported if name.split(".")[0] not in sys.stdlib_module_names}
 
-    assert foreign <= {"otel_health.check", "otel_health.compose"}
+    others = {name for name in foreign if not name.startswith("otel_health.client.")}
+    assert others <= {"otel_health.check", "otel_health.compose"}
 
 
 @each
@@ -74,12 +75,12 @@ def test_it_says_what_one_has_to_know(technology: str, name: str) -> None:
 
 @every
 def test_it_returns_a_check_function_and_its_options_have_names(technology: str, name: str) -> None:
-    """What it is given first is the client; all else is keyword-only."""
+    """What it is given first is the client or the target, if there is one; all else is keyword-only."""
     signature = inspect.signature(factories(technology)[name])
     first, *options = signature.parameters.values()
 
     assert signature.return_annotation is CheckFunc or signature.return_annotation == CheckFunc
-    assert first.kind is first.POSITIONAL_OR_KEYWORD
+    assert first.kind in (first.POSITIONAL_OR_KEYWORD, first.VAR_POSITIONAL) or first.default is not first.empty
     assert all(option.kind is option.KEYWORD_ONLY for option in options)
 
 
