@@ -16,11 +16,11 @@ run: ## Run the example service on http://127.0.0.1:$PORT (8000)
 	PORT=$(PORT) .venv/bin/python -m examples.orders
 
 test: ## Run the tests; ARGS are handed to pytest
-	@scripts/venv .venv examples,test
+	@scripts/venv .venv examples,test,clients
 	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: ## Check style and types
-	@scripts/venv .venv examples,test,lint
+	@scripts/venv .venv examples,test,clients,lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy

@@ -60,8 +60,8 @@ def store() -> AbstractContextManager[Program]:
 
 
 def bucket(port: int) -> None:
-    """Make the bucket `invoices`."""
-    boto3.client("s3", **options(port)).create_bucket(Bucket="invoices")
+    """Make the bucket `invoices`; the first answer of the store takes its time."""
+    boto3.client("s3", **(options(port) | {"config": Config(read_timeout=20)})).create_bucket(Bucket="invoices")
 
 
 @pytest.fixture(scope="module")
