@@ -32,6 +32,7 @@ from otel_health.check import (
 from otel_health.compose import set_once
 from otel_health.events import SLOW_SHARE, TRACE, Events, Trace
 from otel_health.execution import Runner
+from otel_health.forks import leave, tell_of_forks
 from otel_health.gate import Gate
 from otel_health.heartbeat import Heartbeat
 from otel_health.http.endpoints import (
@@ -142,6 +143,7 @@ class Checker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expiring = False
         self._closing = False
+        tell_of_forks(self)
 
     # Registration.
 
@@ -396,6 +398,18 @@ class Checker:
         else:
             async with inner(app) as state, self:
                 yield state
+
+    def forked(self) -> None:
+        """Be closed, in a forked child: loop, threads and runs are the parent's; what is known keeps its age."""
+        self._registry.forked()
+        self._runner.forked()
+        self._renewals.forked()
+        self._schedule.forked()
+        if self._loop is not None:
+            leave(self._loop)
+            self._registry.untold.clear()
+        self._loop = None
+        self._expiring = self._closing = False
 
     # HTTP.
 

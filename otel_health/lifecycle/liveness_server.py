@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
-from weakref import WeakSet
 
 from otel_health import Checker
 from otel_health.check import LIVEZ, require_name
+from otel_health.forks import tell_of_forks
 from otel_health.http.endpoints import require_details
 from otel_health.http.render import Details
 from otel_health.lifecycle.loop_monitor import EVENT_LOOP, LoopMonitor, require_open
@@ -106,6 +106,7 @@ class LivenessServer:
         self._listening: socket.socket | None = None
         self._ends: tuple[socket.socket, ...] = ()
         self._serving: Serving | None = None
+        tell_of_forks(self)
 
     @property
     def port(self) -> int:
@@ -170,7 +171,6 @@ class LivenessServer:
 
         threading.Thread(target=serve, name="otel_health-liveness", daemon=True).start()
         opened.push_async_callback(stop)
-        _close_in_forks(self)
         await started
 
     def _made(self, bell: socket.socket) -> Serving:
@@ -184,19 +184,20 @@ class LivenessServer:
         return ByThread(self._checker, self._probes, self._details, self._metrics, ring)
 
     def _forget(self) -> None:
-        _opened.discard(self)
         if self._listening is not None:
             self._listening.close()
         self._open = self._listening = self._serving = None
         self._ends = ()
 
-    def abandon(self) -> None:
+    def forked(self) -> None:
         """Close what a forked child has of it: a socket held there would keep the port, and answer nobody."""
         if self._serving is not None:
             self._serving.abandon()
         for held in (self._listening, *self._ends):
             if held is not None:
                 held.close()
+        self._open = self._listening = self._serving = None
+        self._ends = ()
 
     def _warn_of_loopback(self) -> None:
         if self._address.is_loopback and "KUBERNETES_SERVICE_HOST" in os.environ:
@@ -209,23 +210,6 @@ class LivenessServer:
 
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_opened: WeakSet[LivenessServer] = WeakSet()
-_watched_forks: Final = threading.Event()
-
-
-def _close_in_forks(server: LivenessServer) -> None:
-    """Have forked children let go of this server's sockets."""
-    _opened.add(server)
-    if not _watched_forks.is_set():
-        _watched_forks.set()
-        os.register_at_fork(after_in_child=_abandon_all)
-
-
-def _abandon_all() -> None:
-    for server in list(_opened):
-        server.abandon()
-    _opened.clear()
 
 
 def _address(host: object) -> _Address:
