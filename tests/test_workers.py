@@ -5,13 +5,14 @@ import marshal
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,6 +25,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from otel_health import Checker, Degraded, Status
+from otel_health.lifecycle import LivenessServer
 from otel_health.prometheus import PrometheusExporter
 from otel_health.report import CheckResult, ErrorType
 from otel_health.workers import Workers
@@ -34,7 +36,7 @@ from otel_health.workers.page import Page, decoded, encoded
 from otel_health.workers.processes import Process, process
 from otel_health.workers.scraping import Answering, Asking
 from tests.doubles import eventually, failing, hanging, passing
-from tests.servers import shared_postgres
+from tests.servers import free_port, parent_and_state, shared_postgres
 from tests.services import PATIENCE, Service, serving
 
 INTERVAL: Final = 0.5
@@ -47,6 +49,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 from starlette.applications import Starlette
 from otel_health import Checker
+from otel_health.lifecycle import LivenessServer, LoopMonitor
 from otel_health.prometheus import PrometheusExporter
 from otel_health.workers import Workers
 
@@ -67,8 +70,16 @@ async def lifespan(app):
             with open(os.environ["RUNS"], "a") as runs:
                 runs.write(f"{time.monotonic()} {os.getpid()}\\n")
         checker.add("postgres", postgres, shared=True, probes={"readyz", "startupz"})
-        async with checker, Workers(checker, exporter=exporter, wedged_after=1.0):
-            yield
+        async with checker, Workers(checker, exporter=exporter, wedged_after=1.0) as workers:
+            if "LIVENESS" not in os.environ:
+                yield
+                return
+            async with (
+                LoopMonitor(checker, stuck_after=2.0),
+                LivenessServer(checker, host="127.0.0.1", port=int(os.environ["LIVENESS"]), mode=os.environ["MODE"],
+                    workers=workers),
+            ):
+                yield
 
 app = Starlette(routes=[*checker.routes(details="full"), exporter.route()], lifespan=lifespan)
 '''
@@ -216,6 +227,73 @@ def test_a_leader_that_is_killed_or_wedged_makes_nobody_unready(tmp_path: Path) 
         finally:
             os.kill(follower.pid, signal.SIGCONT)
         service.waits(lambda: service.workers()["wedged"] == 0)
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_one_port_answers_for_the_liveness_of_all(mode: str, tmp_path: Path) -> None:
+    """A wedged worker fails it once its loop counts as dead; whoever has the port is followed when it dies."""
+    port = free_port()
+
+    def livez() -> int:
+        return int(get(f"http://127.0.0.1:{port}/livez").status_code)
+
+    with several(tmp_path, "gunicorn-4", LIVENESS=str(port), MODE=mode) as service:
+        watched = 'component="event-loop"} 1.0'
+        service.waits(lambda: sum(watched in line for line in service.get("/metrics").text.splitlines()) == 4)
+        service.waits(lambda: livez() == 200)
+        stopped = (service.pids() - {listens_at(port)}).pop()
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            service.waits(lambda: livez() == 503)
+            assert get(f"http://127.0.0.1:{port}/livez").json() == {
+                "status": "fail",
+                "output": "another worker is not alive",
+            }
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        service.waits(lambda: livez() == 200)
+        before = listens_at(port)
+        os.kill(before, signal.SIGKILL)
+        service.waits(lambda: livez() == 200 and listens_at(port) != before)
+
+
+def get(url: str) -> Any:
+    """One request on a connection of its own."""
+    with Client(timeout=PATIENCE) as client:
+        return client.get(url)
+
+
+def listens_at(port: int) -> int:
+    """Which worker of gunicorn has the port, by itself or by a process of its own."""
+    inode = next(
+        fields[9]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if (fields := line.split())[1] == f"0100007F:{port:04X}" and fields[3] == "0A"
+    )
+    holders = set()
+    for fd in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(fd) == f"socket:[{inode}]":
+                holders.add(int(fd.parts[2]))
+    parents = {pid: parent_and_state(Path(f"/proc/{pid}/stat"))[0] for pid in holders}
+    return next(pid for pid, parent in parents.items() if parent not in holders)
+
+
+@pytest.mark.usefixtures("runtime")
+async def test_a_port_that_somebody_else_has_is_told_of() -> None:
+    """Nobody would ever take it over."""
+    checker = Checker()
+    workers = Workers(checker)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with checker, workers:
+            with pytest.raises(OSError, match="give it a port that nothing else uses; several workers share"):
+                await LivenessServer(checker, host="127.0.0.1", port=port, workers=workers).__aenter__()
+    wrong: Any = workers.place
+    with pytest.raises(TypeError, match="pass the open Workers"):
+        LivenessServer(checker, port=1, workers=wrong)
+    with pytest.raises(ValueError, match="a port of its own; choose one"):
+        LivenessServer(checker, port=0, workers=workers)
 
 
 # What they take from each other.

@@ -5,6 +5,7 @@ import errno
 import ipaddress
 import logging
 import os
+import selectors
 import socket
 import threading
 from collections.abc import Callable, Collection
@@ -33,6 +34,20 @@ STOP_SECONDS: Final = 2.0
 """How long closing waits, at most, for the port to be free."""
 
 
+STANDBY_SECONDS: Final = 0.25
+"""Seconds between two attempts to take a port over from another worker."""
+
+
+class Several(Protocol):
+    """What is asked of `Workers`."""
+
+    def others(self) -> Collection[int]:
+        """Return the process numbers of the other workers."""
+
+    def dead(self) -> Collection[int]:
+        """Return the process numbers of those whose livez fails."""
+
+
 class Serving(Protocol):
     """How requests on a listening socket are answered."""
 
@@ -59,6 +74,8 @@ class LivenessServer:
         probes: Which probes.
         details: What anyone may see: `"status"`, `"names"` or `"full"`.
         metrics: A `PrometheusExporter`, to be scraped at `/metrics`; in a thread only.
+        workers: The open `Workers` of this process, where there are several: one of them has the port, another
+            takes it over when that one ends, and `livez` is the worst of them all.
 
     Raises:
         ValueError: An option is out of its range, or does not go with the mode.
@@ -78,6 +95,7 @@ class LivenessServer:
         probes: Collection[str] = (LIVEZ,),
         details: Details = "names",
         metrics: Scraped | None = None,
+        workers: Several | None = None,
     ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise ValueError(f"LivenessServer: port={port!r} must be a whole number from 0 to 65535")
@@ -95,6 +113,11 @@ class LivenessServer:
             )
         if metrics is not None and not hasattr(metrics, "scraped"):
             raise TypeError(f"LivenessServer: metrics is a {type(metrics).__name__}; pass a PrometheusExporter")
+        if workers is not None and not hasattr(workers, "dead"):
+            raise TypeError(f"LivenessServer: workers is {type(workers).__name__}; pass the open Workers")
+        if workers is not None and port == 0:
+            raise ValueError("LivenessServer: port=0 would give each of several workers a port of its own; choose one")
+        self._workers = workers
         self._checker = checker
         self._port = port
         self._address = _address(host)
@@ -125,7 +148,7 @@ class LivenessServer:
                 await opened.enter_async_context(LoopMonitor(self._checker))
             if self._mode == "process":
                 require_interpreter()
-            self._listening = _listen(self._address, self._port)
+            self._listening = self._listens()
             self._open = opened
             opened.callback(self._forget)
             await self._start(opened)
@@ -147,8 +170,6 @@ class LivenessServer:
         wake, bell = self._ends = socket.socketpair()
         bell.setblocking(False)
         serving = self._serving = self._made(bell)
-        listening = self._listening
-        assert listening is not None
 
         def tell(future: asyncio.Future[None], error: BaseException | None = None) -> None:
             with suppress(RuntimeError):  # The loop is closed: nobody waits.
@@ -156,12 +177,15 @@ class LivenessServer:
 
         def serve() -> None:
             try:
-                serving.serve(listening, wake, lambda: tell(started))
+                self._stand_by(wake, lambda: tell(started))
+                if self._listening is not None:
+                    serving.serve(self._listening, wake, lambda: tell(started))
             except BaseException as error:  # noqa: BLE001 - whoever opens is told, and whoever reads the log later.
                 self._checker.fault("the liveness server has ended: %s", describe(error))
                 tell(started, error)
             finally:
-                listening.close()
+                if self._listening is not None:
+                    self._listening.close()
                 wake.close()
                 tell(ended)
 
@@ -173,15 +197,36 @@ class LivenessServer:
         opened.push_async_callback(stop)
         await started
 
+    def _listens(self) -> socket.socket | None:
+        """Listen, unless another worker does."""
+        try:
+            return _listen(self._address, self._port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and self._workers is not None and self._workers.others():
+                return None
+            raise
+
+    def _stand_by(self, wake: socket.socket, started: Callable[[], None]) -> None:
+        """Wait until the port is free, or `wake` is closed."""
+        if self._listening is not None:
+            return
+        started()
+        with selectors.DefaultSelector() as selector:
+            selector.register(wake, selectors.EVENT_READ)
+            while self._listening is None and not selector.select(STANDBY_SECONDS):
+                with suppress(OSError):
+                    self._listening = _listen(self._address, self._port)
+
     def _made(self, bell: socket.socket) -> Serving:
+        dead = list if self._workers is None else self._workers.dead
         if self._mode == "process":
-            return ByProcess(self._checker, self._probes, self._details)
+            return ByProcess(self._checker, self._probes, self._details, dead)
 
         def ring() -> None:
             with suppress(OSError):  # It rings already, or nobody listens any more.
                 bell.send(b"!")
 
-        return ByThread(self._checker, self._probes, self._details, self._metrics, ring)
+        return ByThread(self._checker, self._probes, self._details, self._metrics, ring, dead)
 
     def _forget(self) -> None:
         if self._listening is not None:
@@ -247,7 +292,7 @@ def _listen(address: _Address, port: int) -> socket.socket:
 
 def _remedy(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "give it a port that nothing else uses (each of several workers on one machine needs its own)"
+        return "give it a port that nothing else uses; several workers share one that is given workers=Workers(...)"
     if error.errno == errno.EACCES:
         return "use a port above 1023"
     return "use host='0.0.0.0', or an address of this machine"

@@ -97,7 +97,7 @@ def _require_private(directory: Path) -> None:
 def present(place: Path) -> list[Process]:
     """Return who is there and lives; what the dead have left is removed."""
     found = []
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         for entry in os.listdir(place):
             whose = named(entry.removesuffix(SLATE)) if entry.endswith(SLATE) else None
             if whose is not None:

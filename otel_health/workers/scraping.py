@@ -1,7 +1,7 @@
 """Workers that ask each other for what they measure, so that whoever is scraped can show all."""
 
 import asyncio
-import select
+import selectors
 import socket
 import struct
 import threading
@@ -66,11 +66,10 @@ class Answering:
             held.close()
 
     def _serve(self) -> None:
-        with self._listening, self._wake:
-            while True:
-                ready, _, _ = select.select((self._listening, self._wake), (), ())
-                if self._wake in ready:
-                    return
+        with self._listening, self._wake, selectors.DefaultSelector() as selector:
+            for waited_for in (self._listening, self._wake):
+                selector.register(waited_for, selectors.EVENT_READ)
+            while all(key.fileobj is not self._wake for key, _ in selector.select()):
                 # A client that has gone, an exporter that raises or is too slow: whoever asked does without us.
                 with suppress(Exception):
                     self._answer(self._listening.accept()[0])

@@ -31,6 +31,9 @@ RENEWAL: Final = 1.0
 FIRST_SECONDS: Final = 1.0
 """How long a worker that knows nothing yet leaves the first run of a shared check to the leader."""
 
+UNWATCHED_SECONDS: Final = 30.0
+"""How long the livez of a worker that has no `LoopMonitor` is believed after its last beat."""
+
 PATIENCE: Final = (0.8, 0.95)
 """Parts of two intervals after which a worker that leads nobody runs a shared check itself, if no result has come.
 
@@ -136,6 +139,10 @@ class Workers:
         if opened is not None:
             await opened.aclose()
 
+    def others(self) -> list[int]:
+        """Return the process numbers of the other workers; safe from any thread."""
+        return [] if self._siblings is None else [other.pid for other in self._siblings.look()]
+
     def dead(self) -> list[int]:
         """Return the process numbers of the other workers whose livez fails; safe from any thread."""
         siblings, now = self._siblings, self._checker.now()
@@ -195,8 +202,9 @@ class Workers:
     def _page(self) -> Page:
         livez = self._checker.report(LIVEZ)
         loop = livez.components.get(EVENT_LOOP)
-        believed_until = float("inf") if loop is None else loop.expires_at
-        return Page(self._checker.now(), livez.status.up, believed_until, tuple(self._checker.shared_results()))
+        beat = self._checker.now()
+        believed_until = loop.expires_at if loop is not None and loop.decided else beat + UNWATCHED_SECONDS
+        return Page(beat, livez.status.up, believed_until, tuple(self._checker.shared_results()))
 
     # What the Checker asks of us.
 
