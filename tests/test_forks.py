@@ -261,3 +261,50 @@ async def main():
 asyncio.run(main())
 """)
     assert printed == "drained\n0\n"
+
+
+def test_a_child_of_a_worker_is_no_worker() -> None:
+    """It gives up the lock, or nobody could lead after its parent's end; and nothing of the parent's is removed."""
+    printed = run("""
+import tempfile
+from otel_health.workers import Workers
+from otel_health.workers.leadership import Leadership
+os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(dir="/tmp")
+exporter = PrometheusExporter()
+checker = Checker(meter_provider=exporter.meter_provider)
+checker.add("redis", lambda: None, shared=True)
+workers = Workers(checker, exporter=exporter, group="orders")
+
+async def again():
+    assert not workers.leads and workers.others() == [] and "workers" not in checker
+    async with checker, workers:
+        assert not workers.leads
+        assert workers.others() == [os.getppid()]
+        while not checker.report().status.up:
+            await asyncio.sleep(0.01)
+
+def lingers():
+    os.close(ends[0])
+    os.write(ends[1], b".")
+    time.sleep(30)
+
+async def main():
+    async with checker, workers:
+        here = sorted(os.listdir(workers.place))
+        print(in_child(lambda: asyncio.run(again())), sorted(os.listdir(workers.place)) == here, workers.leads)
+        place = workers.place
+        child = os.fork()
+        if child == 0:
+            lingers()
+        os.read(ends[0], 1)
+        workers._leadership.give_up()  # As the kernel does at the parent's end.
+        print(Leadership(place / "leader").seek())
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+ends = os.pipe()
+asyncio.run(main())
+import shutil
+shutil.rmtree(os.environ["XDG_RUNTIME_DIR"])
+""")
+    assert printed == "0 True True\nTrue\n"
