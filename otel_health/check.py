@@ -96,6 +96,8 @@ class CheckOptions(TypedDict, total=False):
     """Consecutive successes before a component that is not up is held to be up."""
     initial_delay: float
     """Seconds before the first run of a started Checker."""
+    shared: bool
+    """Whether one worker's result serves its siblings, where `Workers` are open; elsewhere it changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ class Check:
     failure_threshold: int = 1
     success_threshold: int = 1
     initial_delay: float = 0.0
+    shared: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
@@ -141,9 +144,13 @@ class Check:
         require_count(subject, "success_threshold", self.success_threshold)
         if self.initial_delay != 0 or isinstance(self.initial_delay, bool):
             require_seconds(subject, "initial_delay", self.initial_delay)
-        for option in ("local", "critical"):
+        for option in ("local", "critical", "shared"):
             require_bool(subject, option, getattr(self, option))
         object.__setattr__(self, "probes", _probes(subject, self.probes))
+        if self.local and self.shared:
+            raise ValueError(
+                f"{subject}: what is local to a process cannot be shared; leave out local=True or shared=True"
+            )
         if LIVEZ in self.probes and not self.local:
             raise ValueError(
                 f"{subject}: livez takes only checks declared local=True, since its failure restarts the process; "

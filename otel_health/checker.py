@@ -9,7 +9,7 @@ from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from types import FrameType, TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Protocol, Self, TypeVar, Unpack
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
@@ -32,6 +32,7 @@ from otel_health.check import (
 from otel_health.compose import set_once
 from otel_health.events import SLOW_SHARE, TRACE, Events, Trace
 from otel_health.execution import Runner
+from otel_health.forks import leave, tell_of_forks
 from otel_health.gate import Gate
 from otel_health.heartbeat import Heartbeat
 from otel_health.http.endpoints import (
@@ -47,13 +48,27 @@ from otel_health.metrics import Sampled, instruments_of
 from otel_health.quiet import quiet_context
 from otel_health.registry import Component, Registry
 from otel_health.renewal import Renewals
-from otel_health.report import CheckResult, ComponentState, HealthReport, Status, Transition
+from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, Transition
 from otel_health.run import Run, Slot, run_at
 from otel_health.schedule import Schedule, next_delay
 
 Function = TypeVar("Function", bound=CheckFunc)
 Listener = Callable[[Transition], None]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+
+
+class Sharing(Protocol):
+    """How the shared checks of one worker go together with those of its siblings; called on the loop."""
+
+    def wait(self, check: Check, finished: float) -> float:
+        """Return for how many seconds a run may wait for a sibling's result, given when the last result came."""
+
+    def spares(self, check: Check) -> bool:
+        """Return whether a sibling's result was adopted in place of the run that is due."""
+
+    def ran(self, check: Check) -> None:
+        """Learn that a run here has brought a result."""
+
 
 TOLD_SECONDS = 0.25
 """How long `run` waits, at most, for its log lines and spans to be written."""
@@ -137,11 +152,13 @@ class Checker:
         self._runner = Runner(clock, quiet_context())
         self._registry = Registry(clock, self._noticed_stale)
         self._renewals = Renewals(self._runner, self._registry, ttl, self._ended, self._take)
-        self._schedule: Schedule[Component] = Schedule(clock, self._renewals.renew)
+        self._schedule: Schedule[Component] = Schedule(clock, self._due)
         self._listeners: dict[object, Listener] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expiring = False
         self._closing = False
+        self._sharing: Sharing | None = None
+        tell_of_forks(self)
 
     # Registration.
 
@@ -362,7 +379,7 @@ class Checker:
         for component in self._registry:
             if component.instant is not None:
                 component.instant.opened()
-            self._schedule.put(component, component.check.initial_delay)
+            self._put(component, component.check.initial_delay)
         return self
 
     async def __aexit__(
@@ -396,6 +413,18 @@ class Checker:
         else:
             async with inner(app) as state, self:
                 yield state
+
+    def forked(self) -> None:
+        """Be closed, in a forked child: loop, threads and runs are the parent's; what is known keeps its age."""
+        self._registry.forked()
+        self._runner.forked()
+        self._renewals.forked()
+        self._schedule.forked()
+        if self._loop is not None:
+            leave(self._loop)
+            self._registry.untold.clear()
+        self._loop = self._sharing = None
+        self._expiring = self._closing = False
 
     # HTTP.
 
@@ -504,6 +533,53 @@ class Checker:
         run = run_at(frame)
         return None if run is None else self._registry.name_of(run.slot)
 
+    # What several workers of one service use.
+
+    def share(self, sharing: Sharing | None) -> None:
+        """Plan the runs of shared checks together with siblings, from now on; None has each run here again."""
+        self._sharing = sharing
+        for component in self._registry:
+            if component.check.shared:
+                left = component.finished + component.check.interval - self.now()
+                self._put(component, left if component.finished > float("-inf") else component.check.initial_delay)
+
+    def shared_results(self) -> list[tuple[CheckResult, float]]:
+        """The last result of each shared check, and when it came, on the Checker's clock.
+
+        That no thread came free is no sibling's business.
+        """
+        return [
+            (result, component.finished)
+            for component in self._registry
+            if component.check.shared
+            and (result := component.state.result) is not None
+            and result.error_type is not ErrorType.SATURATED
+        ]
+
+    def adopt(self, result: CheckResult, finished: float) -> bool:
+        """Take in the result of a sibling's run of a shared check, on the loop; False if it brings nothing new.
+
+        It becomes the state that every sink shows. Nothing ran here, so no duration, failure or span is recorded.
+
+        Args:
+            result: Its component is that of a shared check.
+            finished: When the run ended, on the Checker's clock, which is the same for all processes of a machine.
+        """
+        if result.component not in self or not self._schedule.running:
+            return False
+        component = self._registry.get(result.component)
+        if (
+            not component.check.shared
+            or not component.finished < finished <= self.now() < finished + component.fresh_for
+        ):
+            return False
+        transition, outage = self._apply(component, component.refine(result), finished)
+        if transition is not None:
+            self._events.changed(transition, outage)
+            self._publish(transition)
+        self._put(component, next_delay(component.check.interval, self.now() - finished, differs=False))
+        return True
+
     # From a run to the sinks.
 
     def _register(self, check: Check) -> Check:
@@ -517,7 +593,7 @@ class Checker:
             self._take(component)
         loop = self._loop
         if self._schedule.running and loop is not None:
-            loop.call_soon_threadsafe(self._schedule.put, component, check.initial_delay)
+            loop.call_soon_threadsafe(self._put, component, check.initial_delay)
         return check
 
     def _add_instant(self, name: str, function: CheckFunc, probes: Collection[str], *, critical: bool) -> None:
@@ -596,7 +672,7 @@ class Checker:
         finally:
             if self._schedule.running:
                 elapsed = 0.0 if run.started is None else self.now() - run.started
-                self._schedule.put(component, next_delay(component.check.interval, elapsed, differs=differs))
+                self._put(component, next_delay(component.check.interval, elapsed, differs=differs))
 
     def _take_in(self, component: Component, run: Run) -> bool:
         """Take in what a run has brought; whether that differs from what is, or was, held to be true."""
@@ -604,14 +680,28 @@ class Checker:
         if result.exception_type is not None:
             result = component.refine(result)
         held = component.state
-        changed_at = component.changed_at
-        transition = self._registry.apply(component, result, run.finished)
-        outage = 0.0
-        if transition is not None and held.decided and held.status is Status.FAIL:
-            outage = run.finished - changed_at
+        transition, outage = self._apply(component, result, run.finished)
         self._tell(component, result, run.exception, transition, outage)
         status = result.status
         return status is not component.state.status or (status is not held.status and held.decided)
+
+    def _apply(self, component: Component, result: CheckResult, finished: float) -> tuple[Transition | None, float]:
+        """Take in a result; the transition it caused, and for how long the component had failed until then."""
+        held, changed_at = component.state, component.changed_at
+        transition = self._registry.apply(component, result, finished)
+        failed = transition is not None and held.decided and held.status is Status.FAIL
+        return transition, finished - changed_at if failed else 0.0
+
+    def _put(self, component: Component, delay: float) -> None:
+        """Plan the next run of a component."""
+        if component.check.shared and self._sharing is not None:
+            delay = max(delay, self._sharing.wait(component.check, component.finished))
+        self._schedule.put(component, delay)
+
+    def _due(self, component: Component) -> None:
+        """Renew a component whose turn has come."""
+        if not (component.check.shared and self._sharing is not None and self._sharing.spares(component.check)):
+            self._renewals.renew(component)
 
     def _tell(
         self,
@@ -629,6 +719,8 @@ class Checker:
                 self._watch_speed(component, result, slow=slow)
         if transition is not None:
             self._publish(transition)
+        if component.check.shared and self._sharing is not None:
+            self._sharing.ran(component.check)
 
     def _watch_speed(self, component: Component, result: CheckResult, *, slow: bool) -> None:
         """Warn once of a run that is close to its deadline, until the check is fast again."""

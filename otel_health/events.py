@@ -72,9 +72,9 @@ class Events:
         ended_at = time.time_ns()
         self._tell(lambda: self._run(result, transition, outage, stack, ended_at if traced else None))
 
-    def changed(self, transition: Transition) -> None:
-        """Tell of a transition that no run caused: a component went stale."""
-        self._tell(lambda: self._transition(transition, transition.state.result, 0.0, None, None))
+    def changed(self, transition: Transition, outage: float = 0.0) -> None:
+        """Tell of a transition that no run here caused: a component went stale, or a sibling's result was adopted."""
+        self._tell(lambda: self._transition(transition, transition.state.result, outage, None, None))
 
     def slow(self, result: CheckResult, timeout: float) -> None:
         """Warn that a run took so long that it may soon miss its deadline."""

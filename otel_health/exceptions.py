@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from otel_health import names
 from otel_health.check import CheckFunc
 from otel_health.compose import threshold
+from otel_health.forks import tell_of_forks
 from otel_health.redaction import describe, redact, stack_of
 
 MAX_TYPES: Final = 50
@@ -68,9 +69,14 @@ class UnhandledExceptions:
             names.UNHANDLED_EXCEPTIONS, "", "Exceptions that nobody caught, by where they were noticed."
         )
         self._types: set[str] = set()
-        self._lock = threading.Lock()
+        self.forked()
+        tell_of_forks(self)
         self._times: deque[float] = deque(maxlen=MAX_REMEMBERED)
         self._hooks: _Hooks | None = None
+
+    def forked(self) -> None:
+        """Have a lock that nobody holds, in a forked child."""
+        self._lock = threading.Lock()
 
     # Requests.
 

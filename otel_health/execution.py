@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Final
 
+from otel_health.forks import leave
 from otel_health.report import ErrorType
 from otel_health.run import STALL_SECONDS, Ended, Run, Slot
 from otel_health.threads import STUCK_AFTER, Threads
@@ -63,6 +64,14 @@ class Runner:
                 run.release()
             elif run.slot.abandoned is None:
                 run.slot.abandoned = run
+
+    def forked(self) -> None:
+        """Leave all that is under way to the parent, in a forked child."""
+        for run in [*self.live, *self._backlog]:
+            run.ended = None
+            leave(run)
+        self.live.clear()
+        self._backlog.clear()
 
     def start(self, slot: Slot, timeout: float, ended: Ended) -> None:
         """Begin a run as soon as the loop can bear it; `ended` is called on the loop, once."""

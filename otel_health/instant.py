@@ -40,6 +40,10 @@ class Instant:
         with self._guard:
             self.down = self.down - {component} if up else self.down | {component}
 
+    def forked(self) -> None:
+        """Have a lock that nobody holds, in a forked child."""
+        Instant._guard = threading.Lock()
+
     def watch(self, watcher: Watcher) -> None:
         """Have `watcher` called, in the thread that changed it, whenever this says something else."""
         with self._guard:

@@ -17,6 +17,7 @@ from opentelemetry.metrics import (
 )
 
 from otel_health import names
+from otel_health.forks import tell_of_forks
 from otel_health.report import MAX_OBSERVATIONS, CheckResult, ComponentState, ErrorType, Status
 
 DURATION_BOUNDS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -107,7 +108,8 @@ class Instruments:
         """Whether there is an SDK behind it; the API's own providers, proxy and no-op, show nothing to anyone."""
         self._warned = False
         self._faulty = False
-        self._lock = threading.Lock()
+        self.forked()
+        tell_of_forks(self)
         self._boards: WeakSet[Board] = WeakSet()
         meter = provider.get_meter(names.SCOPE)
         self._duration = meter.create_histogram(
@@ -126,6 +128,10 @@ class Instruments:
             explicit_bucket_boundaries_advisory=list(LAG_BOUNDS),
         )
         self._observe(meter)
+
+    def forked(self) -> None:
+        """Have a lock that nobody holds."""
+        self._lock = threading.Lock()
 
     def open(self, board: Board) -> None:
         """Publish a Checker's state from now on."""

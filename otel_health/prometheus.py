@@ -4,9 +4,10 @@ import asyncio
 import gzip
 import inspect
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import (
@@ -48,6 +49,16 @@ class Scrape(NamedTuple):
     media_type: str
 
 
+class Siblings(Protocol):
+    """The other workers of a service, which this one shows beside itself."""
+
+    async def texts(self, accept: str) -> dict[str, bytes]:
+        """Return what each of them measures; none, where there are no others."""
+
+    def merged(self, own: bytes, others: Mapping[str, bytes]) -> bytes:
+        """Return one text of this worker's and the others'."""
+
+
 class PrometheusExporter:
     """Metrics for Prometheus: a MeterProvider with a reader on a registry of its own, scope labels off.
 
@@ -76,6 +87,8 @@ class PrometheusExporter:
             self.meter_provider.cardinality_limit = CARDINALITY_LIMIT  # type: ignore[attr-defined]
         # One thread: the reader's collect is not safe for two, and a callback that hangs holds up scrapes alone.
         self._thread = Threads(working=1, total=1)
+        self.siblings: Siblings | None = None
+        """Whom a scrape shows beside this process; `Workers` sets it."""
 
     def route(self, path: str = "/metrics") -> Route:
         """Return the route that answers scrapes: 200 whatever the health is, in the format that was asked for."""
@@ -98,32 +111,52 @@ class PrometheusExporter:
             TimeoutError: A collector, or the scrapes before this one, took longer.
             ScrapeError: A collector raised.
         """
-        loop = asyncio.get_running_loop()
-        scraped: asyncio.Future[bytes | ScrapeError] = loop.create_future()
         encode, media_type = choose_encoder(accept)
+        siblings = self.siblings
+        if siblings is None:
+            return Scrape(
+                await self._collected(lambda: _zipped(encode(self.registry), zipped=zipped), patience), media_type
+            )
+        ends = time.monotonic() + patience
+        text = await self._collected(lambda: encode(self.registry), patience)
+        others = await siblings.texts(accept)
+
+        def finish() -> bytes:
+            return _zipped(siblings.merged(text, others) if others else text, zipped=zipped)
+
+        return Scrape(await self._collected(finish, max(ends - time.monotonic(), 0.0)), media_type)
+
+    async def own(self, accept: str = "") -> bytes:
+        """Collect and encode what this process measures, without its siblings; raises as `scraped` does."""
+        encode, _ = choose_encoder(accept)
+        return await self._collected(lambda: encode(self.registry), SCRAPE_SECONDS)
+
+    async def _collected(self, make: Callable[[], bytes], patience: float) -> bytes:
+        """Have a text made in the exporter's thread."""
+        loop = asyncio.get_running_loop()
+        collected: asyncio.Future[bytes | ScrapeError] = loop.create_future()
 
         def deliver(text: bytes | ScrapeError) -> None:
-            if not scraped.done():
-                scraped.set_result(text)
+            if not collected.done():
+                collected.set_result(text)
 
         def collect() -> None:
             try:
-                encoded = encode(self.registry)
-                text: bytes | ScrapeError = gzip.compress(encoded, 1) if zipped else encoded
+                text: bytes | ScrapeError = make()
             except BaseException as error:  # noqa: BLE001 - a collector of the application's own may raise anything.
                 text = ScrapeError(f"collecting the metrics raised {type(error).__name__}")
             with suppress(RuntimeError):  # The loop is closed: the scraper is gone.
                 loop.call_soon_threadsafe(deliver, text)
 
         job = self._thread.submit(collect)
-        done, _ = await asyncio.wait((scraped,), timeout=patience)
+        done, _ = await asyncio.wait((collected,), timeout=patience)
         if not done:
             self._thread.withdraw(job)
             raise TimeoutError("collecting the metrics takes too long")
-        text = scraped.result()
+        text = collected.result()
         if isinstance(text, ScrapeError):
             raise text
-        return Scrape(text, media_type)
+        return text
 
     async def _answer(self, request: Request) -> Response:
         zipped = "gzip" in request.headers.get("accept-encoding", "")
@@ -151,6 +184,10 @@ class _Endpoint:
         else:
             response = PlainTextResponse("method not allowed\n", 405, {**_NO_STORE, "allow": "GET, HEAD"})
         await response(scope, receive, send)
+
+
+def _zipped(text: bytes, *, zipped: bool) -> bytes:
+    return gzip.compress(text, 1) if zipped else text
 
 
 def _patience(request: Request) -> float:

@@ -147,6 +147,17 @@ class Registry:
         self.version = 0
         """Grows with every change that an anonymous answer could show."""
 
+    def forked(self) -> None:
+        """Have a lock that nobody holds, and nothing under way; what is known keeps its age."""
+        self._lock = threading.RLock()
+        self._by_probe = {}
+        self.version += 1
+        for component in self:
+            component.renewing, component.again, component.rounds = False, False, None
+            component.slot.forked()
+            if component.instant is not None:
+                component.instant.forked()
+
     def __len__(self) -> int:
         return len(self._components)
 

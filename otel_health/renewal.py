@@ -6,6 +6,7 @@ from functools import partial
 
 from otel_health.compose import set_once
 from otel_health.execution import BATCH_RUNS, Runner
+from otel_health.forks import leave
 from otel_health.registry import Component, Registry
 from otel_health.run import Run
 
@@ -61,6 +62,12 @@ class Renewals:
         self._fresh.clear()
         for component in self._registry:
             component.renewing, component.again, component.rounds = False, False, None
+
+    def forked(self) -> None:
+        """Leave those who wait to the parent, in a forked child."""
+        leave(self._rounds)
+        self._rounds = {}
+        self._fresh.clear()
 
     def expire(self, component: Component) -> None:
         """Call its result too old; a run that is under way, which may have begun too early, is followed by another.

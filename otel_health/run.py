@@ -90,6 +90,12 @@ class Slot:
             return own
         return own + sum(child.abandoned_runs for child in list(self._children.values()))
 
+    def forked(self) -> None:
+        """Forget the runs, which are the parent's."""
+        self.run = self.abandoned = None
+        for child in self._children.values():
+            child.forked()
+
     def path_to(self, slot: "Slot") -> tuple[str, ...] | None:
         """The names of the children that lead from here to another slot; None if it is not below this one."""
         if slot is self:

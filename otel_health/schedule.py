@@ -53,6 +53,11 @@ class Schedule(Generic[Item]):
         self._heap.clear()
         self._last.clear()
 
+    def forked(self) -> None:
+        """Be stopped, in a forked child: the timer is on the parent's loop, and is left alone."""
+        self._timer = None
+        self.stop()
+
     def put(self, item: Item, delay: float) -> None:
         """Have the item renewed in `delay` seconds; without effect when not started."""
         if self._loop is None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from otel_health.forks import tell_of_forks
+
 IDLE_SECONDS: Final = 10.0
 """How long a thread waits for the next job before it ends."""
 
@@ -44,6 +46,11 @@ class Threads:
         self._working = working
         self._total = total
         self._clock = clock
+        self.forked()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """Begin anew: a forked child has none of the threads, and their jobs are the parent's to do."""
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._running: set[Job] = set()

@@ -181,6 +181,8 @@ def command_of(server: str, port: int) -> list[str]:
         "workers": [*uvicorn, "--workers", "2"],
         "reload": [*uvicorn, "--reload"],
         "gunicorn": [*gunicorn, "--workers", "2", "--graceful-timeout", "25"],
+        "gunicorn-4": [*gunicorn, "--workers", "4"],
+        "gunicorn-4-preload": [*gunicorn, "--workers", "4", "--preload"],
     }[server]
 
 

@@ -1,8 +1,10 @@
 """What the examples hand to Kubernetes and to systemd: well-formed, and fitting what the library does."""
 
 import inspect
+import runpy
 import shutil
 import subprocess
+import sys
 from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,15 @@ def test_the_unit_fits_the_drain_and_the_watchdog() -> None:
     assert (service["Type"], service["NotifyAccess"], service["KillMode"]) == ("notify", "main", "mixed")
     assert float(service["TimeoutStopSec"]) > drain["delay"] + drain["cap"]
     assert float(service["WatchdogSec"]) >= 10
+
+
+def test_gunicorn_takes_its_configuration() -> None:
+    """And its patience outlasts the drain."""
+    command = [sys.executable, "-m", "gunicorn", "--check-config", "-c", "examples/gunicorn_conf.py"]
+    drain, settings = defaults(), runpy.run_path(str(EXAMPLES / "gunicorn_conf.py"))
+
+    subprocess.run([*command, "examples.five_lines:app"], cwd=EXAMPLES.parent, check=True, timeout=60)
+    assert settings["graceful_timeout"] > drain["delay"] + drain["cap"]
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

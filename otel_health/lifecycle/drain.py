@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from otel_health.check import READYZ, is_async, require_seconds
 from otel_health.checker import Checker
 from otel_health.compose import set_once
+from otel_health.forks import tell_of_forks
 from otel_health.lifecycle.signals import Chain
 from otel_health.redaction import describe
 from otel_health.threads import Threads
@@ -101,6 +102,7 @@ class Drain:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = False
         self._reset()
+        tell_of_forks(self)
 
     def _reset(self) -> None:
         self._began_at: float | None = None
@@ -198,6 +200,13 @@ class Drain:
         """Stay entered while the application lives: `checker.lifespan_with(drain.lifespan)`."""
         async with self:
             yield
+
+    def forked(self) -> None:
+        """Be left, in a forked child: it ends at a signal as it would have without us."""
+        if self._loop is not None:
+            self._loop = None
+            for chain in self._chains.values():
+                chain.forked()
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
         """Wrap an application: during the drain its answers ask clients to connect anew, elsewhere.

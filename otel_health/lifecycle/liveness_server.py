@@ -5,16 +5,17 @@ import errno
 import ipaddress
 import logging
 import os
+import selectors
 import socket
 import threading
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
-from weakref import WeakSet
 
 from otel_health import Checker
 from otel_health.check import LIVEZ, require_name
+from otel_health.forks import tell_of_forks
 from otel_health.http.endpoints import require_details
 from otel_health.http.render import Details
 from otel_health.lifecycle.loop_monitor import EVENT_LOOP, LoopMonitor, require_open
@@ -31,6 +32,20 @@ BACKLOG: Final = 512
 
 STOP_SECONDS: Final = 2.0
 """How long closing waits, at most, for the port to be free."""
+
+
+STANDBY_SECONDS: Final = 0.25
+"""Seconds between two attempts to take a port over from another worker."""
+
+
+class Several(Protocol):
+    """What is asked of `Workers`."""
+
+    def others(self) -> Collection[int]:
+        """Return the process numbers of the other workers."""
+
+    def dead(self) -> Collection[int]:
+        """Return the process numbers of those whose livez fails."""
 
 
 class Serving(Protocol):
@@ -59,6 +74,8 @@ class LivenessServer:
         probes: Which probes.
         details: What anyone may see: `"status"`, `"names"` or `"full"`.
         metrics: A `PrometheusExporter`, to be scraped at `/metrics`; in a thread only.
+        workers: The open `Workers` of this process, where there are several: one of them has the port, another
+            takes it over when that one ends, and `livez` is the worst of them all.
 
     Raises:
         ValueError: An option is out of its range, or does not go with the mode.
@@ -78,6 +95,7 @@ class LivenessServer:
         probes: Collection[str] = (LIVEZ,),
         details: Details = "names",
         metrics: Scraped | None = None,
+        workers: Several | None = None,
     ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise ValueError(f"LivenessServer: port={port!r} must be a whole number from 0 to 65535")
@@ -95,6 +113,11 @@ class LivenessServer:
             )
         if metrics is not None and not hasattr(metrics, "scraped"):
             raise TypeError(f"LivenessServer: metrics is a {type(metrics).__name__}; pass a PrometheusExporter")
+        if workers is not None and not hasattr(workers, "dead"):
+            raise TypeError(f"LivenessServer: workers is {type(workers).__name__}; pass the open Workers")
+        if workers is not None and port == 0:
+            raise ValueError("LivenessServer: port=0 would give each of several workers a port of its own; choose one")
+        self._workers = workers
         self._checker = checker
         self._port = port
         self._address = _address(host)
@@ -106,6 +129,7 @@ class LivenessServer:
         self._listening: socket.socket | None = None
         self._ends: tuple[socket.socket, ...] = ()
         self._serving: Serving | None = None
+        tell_of_forks(self)
 
     @property
     def port(self) -> int:
@@ -124,7 +148,7 @@ class LivenessServer:
                 await opened.enter_async_context(LoopMonitor(self._checker))
             if self._mode == "process":
                 require_interpreter()
-            self._listening = _listen(self._address, self._port)
+            self._listening = self._listens()
             self._open = opened
             opened.callback(self._forget)
             await self._start(opened)
@@ -146,8 +170,6 @@ class LivenessServer:
         wake, bell = self._ends = socket.socketpair()
         bell.setblocking(False)
         serving = self._serving = self._made(bell)
-        listening = self._listening
-        assert listening is not None
 
         def tell(future: asyncio.Future[None], error: BaseException | None = None) -> None:
             with suppress(RuntimeError):  # The loop is closed: nobody waits.
@@ -155,12 +177,15 @@ class LivenessServer:
 
         def serve() -> None:
             try:
-                serving.serve(listening, wake, lambda: tell(started))
+                self._stand_by(wake, lambda: tell(started))
+                if self._listening is not None:
+                    serving.serve(self._listening, wake, lambda: tell(started))
             except BaseException as error:  # noqa: BLE001 - whoever opens is told, and whoever reads the log later.
                 self._checker.fault("the liveness server has ended: %s", describe(error))
                 tell(started, error)
             finally:
-                listening.close()
+                if self._listening is not None:
+                    self._listening.close()
                 wake.close()
                 tell(ended)
 
@@ -170,33 +195,54 @@ class LivenessServer:
 
         threading.Thread(target=serve, name="otel_health-liveness", daemon=True).start()
         opened.push_async_callback(stop)
-        _close_in_forks(self)
         await started
 
+    def _listens(self) -> socket.socket | None:
+        """Listen, unless another worker does."""
+        try:
+            return _listen(self._address, self._port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and self._workers is not None and self._workers.others():
+                return None
+            raise
+
+    def _stand_by(self, wake: socket.socket, started: Callable[[], None]) -> None:
+        """Wait until the port is free, or `wake` is closed."""
+        if self._listening is not None:
+            return
+        started()
+        with selectors.DefaultSelector() as selector:
+            selector.register(wake, selectors.EVENT_READ)
+            while self._listening is None and not selector.select(STANDBY_SECONDS):
+                with suppress(OSError):
+                    self._listening = _listen(self._address, self._port)
+
     def _made(self, bell: socket.socket) -> Serving:
+        dead = list if self._workers is None else self._workers.dead
         if self._mode == "process":
-            return ByProcess(self._checker, self._probes, self._details)
+            return ByProcess(self._checker, self._probes, self._details, dead)
 
         def ring() -> None:
             with suppress(OSError):  # It rings already, or nobody listens any more.
                 bell.send(b"!")
 
-        return ByThread(self._checker, self._probes, self._details, self._metrics, ring)
+        return ByThread(self._checker, self._probes, self._details, self._metrics, ring, dead)
 
     def _forget(self) -> None:
-        _opened.discard(self)
         if self._listening is not None:
             self._listening.close()
         self._open = self._listening = self._serving = None
         self._ends = ()
 
-    def abandon(self) -> None:
+    def forked(self) -> None:
         """Close what a forked child has of it: a socket held there would keep the port, and answer nobody."""
         if self._serving is not None:
             self._serving.abandon()
         for held in (self._listening, *self._ends):
             if held is not None:
                 held.close()
+        self._open = self._listening = self._serving = None
+        self._ends = ()
 
     def _warn_of_loopback(self) -> None:
         if self._address.is_loopback and "KUBERNETES_SERVICE_HOST" in os.environ:
@@ -209,23 +255,6 @@ class LivenessServer:
 
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_opened: WeakSet[LivenessServer] = WeakSet()
-_watched_forks: Final = threading.Event()
-
-
-def _close_in_forks(server: LivenessServer) -> None:
-    """Have forked children let go of this server's sockets."""
-    _opened.add(server)
-    if not _watched_forks.is_set():
-        _watched_forks.set()
-        os.register_at_fork(after_in_child=_abandon_all)
-
-
-def _abandon_all() -> None:
-    for server in list(_opened):
-        server.abandon()
-    _opened.clear()
 
 
 def _address(host: object) -> _Address:
@@ -263,7 +292,7 @@ def _listen(address: _Address, port: int) -> socket.socket:
 
 def _remedy(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "give it a port that nothing else uses (each of several workers on one machine needs its own)"
+        return "give it a port that nothing else uses; several workers share one that is given workers=Workers(...)"
     if error.errno == errno.EACCES:
         return "use a port above 1023"
     return "use host='0.0.0.0', or an address of this machine"

@@ -10,6 +10,7 @@ from typing import Final, Self
 
 from otel_health import Checker, names
 from otel_health.check import LIVEZ, require_seconds
+from otel_health.forks import tell_of_forks
 
 EVENT_LOOP: Final = "event-loop"
 """The component that speaks for the loop."""
@@ -69,6 +70,7 @@ class LoopMonitor:
         """When the loop was last seen to live: seconds on the Checker's clock."""
         self._accused = float("-inf")
         """The beat after which a block was last told of."""
+        tell_of_forks(self)
 
     async def __aenter__(self) -> Self:
         if self._timer is not None:
@@ -131,6 +133,12 @@ class LoopMonitor:
             self._timer.cancel()
             self._timer = None
         if EVENT_LOOP in self._checker:
+            self._checker.remove(EVENT_LOOP)
+
+    def forked(self) -> None:
+        """Be closed, in a forked child: loop and thread are the parent's."""
+        if self._timer is not None:
+            self._timer = None
             self._checker.remove(EVENT_LOOP)
 
     # On the loop.

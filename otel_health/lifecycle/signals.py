@@ -59,6 +59,11 @@ class Chain:
                 signal.signal(self._number, self._previous)
             self._previous = None
 
+    def forked(self) -> None:
+        """Put back what was there, in a forked child; the loop, and what it was given, are the parent's."""
+        if self._on_loop is None:
+            self.restore()
+
     @property
     def is_default(self) -> bool:
         """Whether the signal would simply end the process."""

@@ -199,7 +199,7 @@ def _loop_stopped() -> float:
 
 
 def _forked() -> float:
-    """Fork: in the child no scheduler lives."""
+    """Fork: in the child no scheduler lives, and nothing is published."""
     subject = Subject()
 
     async def in_child() -> float:
@@ -211,7 +211,7 @@ def _forked() -> float:
             if child == 0:
                 signal.alarm(20)  # A lock that somebody else held at the fork is never released: die of it.
                 time.sleep(MAX_AGE + SLACK)  # noqa: ASYNC251 - the child's loop is dead.
-                os._exit(int(subject.checker.report().status.up or subject.up() != 0))
+                os._exit(int(subject.checker.report().status.up or bool(subject.up())))
             _, status = await asyncio.to_thread(os.waitpid, child, 0)
             return SLACK if status == 0 else float("inf")
 

@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from tests.soak import (
     clocks,
+    forks,
     fuzz,
     guards,
     hanging,
@@ -20,7 +21,7 @@ from tests.soak import (
 )
 from tests.soak.figure import Figure, Gate
 
-MODULES = (hanging, clocks, outcomes, load, leaks, telemetry, secrets, fuzz, http, guards, lifecycle, liveness)
+MODULES = (hanging, clocks, forks, outcomes, load, leaks, telemetry, secrets, fuzz, http, guards, lifecycle, liveness)
 
 
 def gates() -> dict[str, Gate]:

@@ -1,6 +1,8 @@
 """What a LivenessServer answers for a probe: the bytes that the Checker's own routes would send to anyone."""
 
 import time
+from collections.abc import Callable, Collection
+from typing import Final
 
 from otel_health import Checker
 from otel_health.check import LIVEZ
@@ -11,25 +13,39 @@ from otel_health.lifecycle.loop_monitor import EVENT_LOOP
 from otel_health.lifecycle.serving.http1 import Answer
 from otel_health.lifecycle.serving.slate import Written
 
+Dead = Callable[[], Collection[int]]
+"""Names the other workers of the service, if there are any, whose livez fails."""
+
+_DEAD: Final = {
+    HEALTH_JSON: b'{"status":"fail","output":"another worker is not alive"}',
+    TEXT: b"another worker is not alive\n",
+}
+
 
 class Answers:
     """Renders what is known, again only when it may have changed. For one thread."""
 
-    def __init__(self, checker: Checker, details: Details) -> None:
+    def __init__(self, checker: Checker, details: Details, dead: Dead = list) -> None:
         self._checker = checker
         self._details: Details = details
+        self._dead = dead
         self._kept: dict[tuple[str, str], tuple[int, float, int, bytes]] = {}
 
     def answer(self, probe: str, media_type: str) -> Answer:
         """Return the answer to a request for this probe."""
-        status, body = self._rendered(probe, TEXT if media_type == TEXT else HEALTH_JSON)
+        status, body = self._worst(probe, TEXT if media_type == TEXT else HEALTH_JSON)
         return Answer(status, media_type, body)
 
     def written(self, probe: str) -> Written:
         """Return all that another process needs to answer for this probe."""
-        status, as_json = self._rendered(probe, HEALTH_JSON)
-        _, as_text = self._rendered(probe, TEXT)
+        status, as_json = self._worst(probe, HEALTH_JSON)
+        _, as_text = self._worst(probe, TEXT)
         return Written(status, as_json, as_text, self._believed_until(probe))
+
+    def _worst(self, probe: str, media_type: str) -> tuple[int, bytes]:
+        """What this process answers; on livez a failure of the other workers, if it has none itself."""
+        status, body = self._rendered(probe, media_type)
+        return (503, _DEAD[media_type]) if probe == LIVEZ and status == 200 and self._dead() else (status, body)
 
     def _rendered(self, probe: str, media_type: str) -> tuple[int, bytes]:
         checker = self._checker

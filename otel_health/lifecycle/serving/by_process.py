@@ -11,7 +11,7 @@ from typing import Final
 
 from otel_health import Checker
 from otel_health.http.render import Details
-from otel_health.lifecycle.serving.answers import Answers
+from otel_health.lifecycle.serving.answers import Answers, Dead
 from otel_health.lifecycle.serving.child import START_SECONDS, Child
 from otel_health.lifecycle.serving.slate import Slate
 
@@ -33,13 +33,14 @@ class ByProcess:
         checker: Whose probes are answered.
         probes: Which of them.
         details: What anyone may see.
+        dead: Names the other workers whose livez fails.
     """
 
-    def __init__(self, checker: Checker, probes: Collection[str], details: Details) -> None:
+    def __init__(self, checker: Checker, probes: Collection[str], details: Details, dead: Dead = list) -> None:
         self._checker = checker
         self._probes = probes
-        self._answers = Answers(checker, details)
-        self._brief = Answers(checker, "status")
+        self._answers = Answers(checker, details, dead)
+        self._brief = Answers(checker, "status", dead)
         self._child: Child | None = None
 
     def serve(self, listening: socket.socket, wake: socket.socket, started: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 from otel_health import Checker
 from otel_health.http.render import Details
-from otel_health.lifecycle.serving.answers import Answers
+from otel_health.lifecycle.serving.answers import Answers, Dead
 from otel_health.lifecycle.serving.http1 import NOT_FOUND, UNAVAILABLE, Answer, Request
 from otel_health.lifecycle.serving.listener import Later, Listener
 from otel_health.lifecycle.serving.sidecar import asked_for, probe_at
@@ -46,6 +46,7 @@ class ByThread:
         details: What anyone may see.
         metrics: Whom to scrape; None for nobody.
         ring: Has `wake` become readable, from any thread.
+        dead: Names the other workers whose livez fails.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class ByThread:
         details: Details,
         metrics: Scraped | None,
         ring: Callable[[], None],
+        dead: Dead = list,
     ) -> None:
         self._probes = frozenset(probes)
-        self._answers = Answers(checker, details)
+        self._answers = Answers(checker, details, dead)
         self._metrics = metrics
         self._ring = ring
         self._scraper = Threads(working=1, total=1)
