@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from otel_health import Checker, Degraded, Status
 from otel_health.lifecycle import LivenessServer
+from otel_health.lifecycle.serving.slate import Slate
 from otel_health.prometheus import PrometheusExporter
 from otel_health.report import CheckResult, ErrorType
 from otel_health.workers import Workers
@@ -35,6 +36,7 @@ from otel_health.workers.meeting import LOCK, enter, meeting_place, present
 from otel_health.workers.page import Page, decoded, encoded
 from otel_health.workers.processes import Process, process
 from otel_health.workers.scraping import Answering, Asking
+from otel_health.workers.siblings import SIDE_BYTES
 from tests.doubles import eventually, failing, hanging, passing
 from tests.servers import free_port, parent_and_state, shared_postgres
 from tests.services import PATIENCE, Service, serving
@@ -537,6 +539,69 @@ def test_what_makes_no_sense_is_refused() -> None:
     wrong: Any = exporter.registry
     with pytest.raises(TypeError, match="pass a PrometheusExporter"):
         Workers(checker, exporter=wrong)
+
+
+class Sibling:
+    """Another worker, as the one under test sees it: a process that lives, a page, and maybe the lock."""
+
+    def __init__(self, place: Path) -> None:
+        self._slate = Slate(enter(place, process(os.getppid()), 2 * SIDE_BYTES), SIDE_BYTES)
+        self.leadership = Leadership(place / LOCK)
+
+    def tell(self, status: Status, finished: float, beat: float = float("inf")) -> None:
+        """Write what its check `queue` has brought."""
+        result = CheckResult("queue", status, 0.1, time.time())
+        self._slate.put(encoded(Page(beat, True, float("inf"), ((result, finished),))))
+
+    def close(self) -> None:
+        """Leave no lock and no memory."""
+        self.leadership.give_up()
+        self._slate.close()
+
+
+@pytest.mark.usefixtures("runtime")
+async def test_who_follows_takes_every_result_and_who_leads_runs_in_time() -> None:
+    """What a sibling brings is adopted as it comes, long before a run here would be due; the lock changes that."""
+    calls = []
+    checker = Checker(interval=100, timeout=1)
+    checker.add("queue", lambda: calls.append("ran"), shared=True)
+    workers = Workers(checker, group="shop")
+    sibling = Sibling(workers.place)
+    assert sibling.leadership.seek()
+    try:
+        sibling.tell(Status.PASS, checker.now() - 99.9)
+        async with checker, workers:
+            assert checker.report().status is Status.PASS
+            sibling.tell(Status.WARN, checker.now() - 99.5)
+            await eventually(lambda: checker.report().status is Status.WARN)
+            await asyncio.sleep(1.5)  # Longer than a first run is put off.
+            assert calls == []
+            sibling.leadership.give_up()
+            await eventually(lambda: workers.leads and calls != [])
+            assert checker.report().status is Status.PASS
+    finally:
+        sibling.close()
+
+
+@pytest.mark.usefixtures("runtime")
+async def test_who_stands_still_is_named_by_name_and_number() -> None:
+    """On healthz alone; it is up, since the others serve on."""
+    checker = Checker()
+    workers = Workers(checker, group="shop", wedged_after=1.0)
+    sibling = Sibling(workers.place)
+    try:
+        sibling.tell(Status.PASS, 0.0, beat=checker.now() - 2)
+        async with checker, workers:
+            await eventually(lambda: checker.report("healthz").components["workers"].decided)
+            state = checker.report("healthz").components["workers"]
+            assert state.result is not None
+            assert (state.status, state.result.observations) == (Status.WARN, {"workers": 2, "wedged": 1})
+            assert state.result.message == f"1 of 2 workers do not beat: {os.getppid()}"
+            assert all("workers" not in checker.report(probe).components for probe in ("livez", "readyz", "startupz"))
+            sibling.tell(Status.PASS, 0.0)
+            await eventually(lambda: checker.report("healthz").status is Status.PASS)
+    finally:
+        sibling.close()
 
 
 # One scrape.
