@@ -627,16 +627,13 @@ async def test_what_is_written_expires_by_itself() -> None:
     slate.close()
 
 
-async def test_too_many_components_for_the_slate(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_too_many_components_for_the_slate(caplog: pytest.LogCaptureFixture) -> None:
     """The verdict is told, the names are not; and that is told once."""
-    monkeypatch.setattr("otel_health.lifecycle.serving.slate.SIDE_BYTES", 4096)
     checker = Checker()
     for number in range(200):
         checker.add(f"check-{number}", passing())
     answers = by_process.ByProcess(checker, ["readyz"], "names")
-    slate = Slate(by_process._nameless_file())  # noqa: SLF001
+    slate = Slate(by_process._nameless_file(), 4096)  # noqa: SLF001
     for _ in range(3):
         answers._write(slate)  # noqa: SLF001
     record = slate.read()
