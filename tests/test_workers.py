@@ -37,6 +37,7 @@ from otel_health.workers.page import Page, decoded, encoded
 from otel_health.workers.processes import Process, process
 from otel_health.workers.scraping import Answering, Asking
 from otel_health.workers.siblings import SIDE_BYTES
+from otel_health.workers.workers import TICK
 from tests.doubles import eventually, failing, hanging, passing
 from tests.servers import free_port, parent_and_state, shared_postgres
 from tests.services import PATIENCE, Service, serving
@@ -243,6 +244,7 @@ def test_one_port_answers_for_the_liveness_of_all(mode: str, tmp_path: Path) -> 
         watched = 'component="event-loop"} 1.0'
         service.waits(lambda: sum(watched in line for line in service.get("/metrics").text.splitlines()) == 4)
         service.waits(lambda: livez() == 200)
+        time.sleep(4 * TICK)  # Until each has told of its loop's monitor: one that has none is believed for longer.
         stopped = (service.pids() - {listens_at(port)}).pop()
         os.kill(stopped, signal.SIGSTOP)
         try:
@@ -661,7 +663,7 @@ async def test_a_sibling_that_does_not_answer_is_left_out() -> None:
     async def answers(content: bytes | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
         if content is None:
-            await asyncio.sleep(60)
+            await reader.read()  # Until the other side has gone.
         else:
             writer.write(content)
         writer.close()
@@ -675,6 +677,7 @@ async def test_a_sibling_that_does_not_answer_is_left_out() -> None:
         begun = time.monotonic()
         assert await Asking(place, own, lambda: others).texts("") == {"3": b"abc"}
         assert time.monotonic() - begun < 10
+        await asyncio.sleep(0.05)  # What was asked in vain is closed by now.
 
 
 @pytest.mark.usefixtures("runtime")
