@@ -234,6 +234,36 @@ def own_zookeeper() -> Iterator[OwnServer]:
             yield server
 
 
+@contextmanager
+def own_rabbitmq() -> Iterator[OwnServer]:
+    """Run a RabbitMQ of the test's own, with the user `guest` that it comes with."""
+    epmd, script = program("epmd", "RabbitMQ"), Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    if not script.exists():
+        missing("RabbitMQ is not installed")
+    with _directory() as directory:
+        port, names = free_port(), free_port()
+        variables = {
+            "HOME": directory,
+            "ERL_EPMD_PORT": names,
+            "RABBITMQ_NODENAME": f"test{port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": port,
+            "RABBITMQ_DIST_PORT": free_port(),
+            "RABBITMQ_MNESIA_BASE": directory / "data",
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_LOG_BASE": directory,
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": directory / "rabbitmq",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": directory / "plugins",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none",
+        }
+        # Erlang would start a daemon for the names of nodes, on every address, and leave it running.
+        program_text = f'"{epmd}" -address 127.0.0.1 -port {names} & exec "{script}"'
+        command = ["env", *(f"{name}={value}" for name, value in variables.items()), "sh", "-c", program_text]
+        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+            yield server
+
+
 def _accepts(port: int) -> list[str]:
     """A command that succeeds once something listens at this port."""
     return [sys.executable, "-S", "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import aio_pika
 import aiomysql
 import asyncmy
 import asyncpg
@@ -21,9 +22,10 @@ import sqlalchemy.ext.asyncio
 import valkey
 import valkey.asyncio
 from kazoo.client import KazooClient
+from yarl import URL
 
 from otel_health import CheckFunc
-from otel_health.checks import etcd, memcached, mysql, postgres, zookeeper
+from otel_health.checks import etcd, memcached, mysql, postgres, rabbitmq, zookeeper
 from otel_health.checks import redis as redis_check
 from otel_health.checks import sqlalchemy as sqlalchemy_check
 
@@ -179,6 +181,20 @@ async def kazoo_client(port: int) -> AsyncIterator[KazooClient]:
         client.close()
 
 
+@asynccontextmanager
+async def amqp_robust(port: int, password: str = "guest") -> AsyncIterator[aio_pika.RobustConnection]:
+    """A robust connection of aio-pika, whether it has reached a server or not; it connects again soon."""
+    url = f"amqp://guest:{password}@127.0.0.1:{port}/"
+    connection = aio_pika.RobustConnection(URL(url), reconnect_interval=0.1, fail_fast=False)
+    connecting = asyncio.create_task(connection.connect())
+    await asyncio.wait({connecting}, timeout=1.0)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+        connecting.cancel()
+
+
 @dataclass(frozen=True)
 class Way:
     """One way in which an application asks a server, and what it is told when that is not there."""
@@ -201,6 +217,7 @@ MYSQL_RUBBISH = {"InternalError"}
 HTTP = {"ConnectError", "ReadError", "RemoteProtocolError"}
 KAZOO = {"failed", "ConnectionLoss"}
 PYMEMCACHE = {"ConnectionRefusedError", "MemcacheUnexpectedCloseError", "ConnectionResetError"}
+AMQP = {"failed", "AMQPConnectionError"}
 ANSWERS_SQL = sqlalchemy_check.answers
 WAYS = {
     "asyncpg": Way("postgres", asyncpg_pool, postgres.answers, ASYNCPG, {"ConnectionError"}),
@@ -223,6 +240,7 @@ WAYS = {
     "etcd-async": Way("etcd", http_async, etcd.answers, HTTP, inner=1),
     "etcd-sync": Way("etcd", http_sync, etcd.answers, HTTP, inner=1),
     "etcd-async-writable": Way("etcd", http_async, etcd.writable, HTTP, inner=1),
+    "rabbitmq": Way("rabbitmq", amqp_robust, rabbitmq.answers, AMQP),
     "zookeeper": Way(
         "zookeeper", kazoo_client, zookeeper.answers, {"failed", "ConnectionLoss"}, frozen={"timeout", "ConnectionLoss"}
     ),
