@@ -264,6 +264,50 @@ def own_rabbitmq() -> Iterator[OwnServer]:
             yield server
 
 
+class KafkaBroker(OwnServer):
+    """A broker of librdkafka's mock cluster. To kill it is to have it close its connections and refuse new ones."""
+
+    def start(self) -> None:
+        """Start it, or bring it back after `kill`."""
+        if self._process is not None:
+            self._signal(signal.SIGUSR2)
+            return
+        command = [sys.executable, str(Path(__file__).with_name("kafka_brokers.py"))]
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+        assert self._process.stdout is not None
+        with self._process.stdout as stdout:
+            self.port = int(stdout.readline())
+        self._ready = _accepts(self.port)
+
+    def kill(self) -> None:
+        """Take it down, and wait until it refuses."""
+        if self._process is not None and lives(self._process.pid):
+            self._signal(signal.SIGCONT)
+            self._signal(signal.SIGUSR1)
+            deadline = time.monotonic() + PATIENCE
+            while answers(self.port):
+                assert time.monotonic() < deadline, "the broker does not go down"
+                time.sleep(0.005)
+
+    def end(self) -> None:
+        """End its process."""
+        super().kill()
+
+
+@contextmanager
+def own_kafka() -> Iterator[OwnServer]:
+    """Run a Kafka broker of the test's own: librdkafka's mock one, which comes with confluent-kafka."""
+    with _directory() as directory:
+        server = KafkaBroker([], 0, directory, [])
+        try:
+            server.start()
+            server.wait_until_ready()
+            yield server
+        finally:
+            server.end()
+
+
 def _accepts(port: int) -> list[str]:
     """A command that succeeds once something listens at this port."""
     return [sys.executable, "-S", "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)"]
