@@ -308,6 +308,18 @@ def own_kafka() -> Iterator[OwnServer]:
             server.end()
 
 
+@contextmanager
+def own_nats(*options: str, jetstream: bool = True) -> Iterator[OwnServer]:
+    """Run a NATS server of the test's own, with further options such as `--user`, `orders`."""
+    nats = program("nats-server", "NATS")
+    with _directory() as directory:
+        port = free_port()
+        command = [nats, "-a", "127.0.0.1", "-p", str(port), *options]
+        command += ["-js", "-sd", str(directory)] if jetstream else []
+        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+            yield server
+
+
 def _accepts(port: int) -> list[str]:
     """A command that succeeds once something listens at this port."""
     return [sys.executable, "-S", "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)"]

@@ -15,6 +15,7 @@ import asyncmy
 import asyncpg
 import confluent_kafka
 import httpx2
+import nats.aio.client
 import psycopg_pool
 import pymemcache
 import redis
@@ -28,6 +29,7 @@ from yarl import URL
 
 from otel_health import CheckFunc
 from otel_health.checks import etcd, kafka, memcached, mysql, postgres, rabbitmq, zookeeper
+from otel_health.checks import nats as nats_check
 from otel_health.checks import redis as redis_check
 from otel_health.checks import sqlalchemy as sqlalchemy_check
 
@@ -244,6 +246,25 @@ async def aiokafka_consumer(port: int, *topics: str, group: str = "shop") -> Asy
         await client.stop()
 
 
+@asynccontextmanager
+async def nats_client(port: int, **options: Any) -> AsyncIterator[nats.aio.client.Client]:
+    """A connection of nats-py, whether it has reached a server or not; it connects again soon."""
+
+    async def ignore(_: Exception) -> None: ...
+
+    client = nats.aio.client.Client()
+    soon: dict[str, Any] = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1, "error_cb": ignore}
+    connecting = asyncio.create_task(client.connect(f"nats://127.0.0.1:{port}", **soon, **options))
+    await asyncio.wait({connecting}, timeout=0.5)
+    try:
+        yield client
+    finally:
+        connecting.cancel()
+        with suppress(asyncio.CancelledError, nats.errors.Error):
+            await connecting
+        await client.close()
+
+
 @dataclass(frozen=True)
 class Way:
     """One way in which an application asks a server, and what it is told when that is not there."""
@@ -294,6 +315,7 @@ WAYS = {
     "kafka-consumer": Way("kafka", kafka_consumer, KAFKA_ANSWERS, {"KafkaException"}, frozen={"KafkaException"}),
     "aiokafka-producer": Way("kafka", aiokafka_producer, kafka.answers, {"KafkaError"}),
     "aiokafka-consumer": Way("kafka", aiokafka_consumer, kafka.answers, {"KafkaError"}),
+    "nats": Way("nats", nats_client, nats_check.answers, {"failed"}),
     "rabbitmq": Way("rabbitmq", amqp_robust, rabbitmq.answers, AMQP),
     "zookeeper": Way(
         "zookeeper", kazoo_client, zookeeper.answers, {"failed", "ConnectionLoss"}, frozen={"timeout", "ConnectionLoss"}
