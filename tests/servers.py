@@ -264,6 +264,92 @@ def own_zookeeper() -> Iterator[OwnServer]:
             yield server
 
 
+@contextmanager
+def own_rabbitmq() -> Iterator[OwnServer]:
+    """Run a RabbitMQ of the test's own, with the user `guest` that it comes with."""
+    epmd, script = program("epmd", "RabbitMQ"), Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    if not script.exists():
+        missing("RabbitMQ is not installed")
+    with _directory() as directory:
+        port, names = free_port(), free_port()
+        variables = {
+            "HOME": directory,
+            "ERL_EPMD_PORT": names,
+            "RABBITMQ_NODENAME": f"test{port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": port,
+            "RABBITMQ_DIST_PORT": free_port(),
+            "RABBITMQ_MNESIA_BASE": directory / "data",
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_LOG_BASE": directory,
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": directory / "rabbitmq",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": directory / "plugins",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none",
+        }
+        # Erlang would start a daemon for the names of nodes, on every address, and leave it running.
+        program_text = f'"{epmd}" -address 127.0.0.1 -port {names} & exec "{script}"'
+        command = ["env", *(f"{name}={value}" for name, value in variables.items()), "sh", "-c", program_text]
+        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+            yield server
+
+
+class KafkaBroker(OwnServer):
+    """A broker of librdkafka's mock cluster. To kill it is to have it close its connections and refuse new ones."""
+
+    def start(self) -> None:
+        """Start it, or bring it back after `kill`."""
+        if self._process is not None:
+            self._signal(signal.SIGUSR2)
+            return
+        command = [sys.executable, str(Path(__file__).with_name("kafka_brokers.py"))]
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+        assert self._process.stdout is not None
+        with self._process.stdout as stdout:
+            self.port = int(stdout.readline())
+        self._ready = _accepts(self.port)
+
+    def kill(self) -> None:
+        """Take it down, and wait until it refuses."""
+        if self._process is not None and lives(self._process.pid):
+            self._signal(signal.SIGCONT)
+            self._signal(signal.SIGUSR1)
+            deadline = time.monotonic() + PATIENCE
+            while answers(self.port):
+                assert time.monotonic() < deadline, "the broker does not go down"
+                time.sleep(0.005)
+
+    def end(self) -> None:
+        """End its process."""
+        super().kill()
+
+
+@contextmanager
+def own_kafka() -> Iterator[OwnServer]:
+    """Run a Kafka broker of the test's own: librdkafka's mock one, which comes with confluent-kafka."""
+    with _directory() as directory:
+        server = KafkaBroker([], 0, directory, [])
+        try:
+            server.start()
+            server.wait_until_ready()
+            yield server
+        finally:
+            server.end()
+
+
+@contextmanager
+def own_nats(*options: str, jetstream: bool = True) -> Iterator[OwnServer]:
+    """Run a NATS server of the test's own, with further options such as `--user`, `orders`."""
+    nats = program("nats-server", "NATS")
+    with _directory() as directory:
+        port = free_port()
+        command = [nats, "-a", "127.0.0.1", "-p", str(port), *options]
+        command += ["-js", "-sd", str(directory)] if jetstream else []
+        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+            yield server
+
+
 def _accepts(port: int) -> list[str]:
     """A command that succeeds once something listens at this port."""
     return [sys.executable, "-S", "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)"]

@@ -3,15 +3,19 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import aio_pika
+import aiokafka
 import aiomysql
 import asyncmy
 import asyncpg
+import confluent_kafka
 import httpx2
+import nats.aio.client
 import psycopg_pool
 import pymemcache
 import redis
@@ -21,9 +25,11 @@ import sqlalchemy.ext.asyncio
 import valkey
 import valkey.asyncio
 from kazoo.client import KazooClient
+from yarl import URL
 
 from otel_health import CheckFunc
-from otel_health.checks import etcd, memcached, mysql, postgres, zookeeper
+from otel_health.checks import etcd, kafka, memcached, mysql, postgres, rabbitmq, zookeeper
+from otel_health.checks import nats as nats_check
 from otel_health.checks import redis as redis_check
 from otel_health.checks import sqlalchemy as sqlalchemy_check
 
@@ -179,6 +185,86 @@ async def kazoo_client(port: int) -> AsyncIterator[KazooClient]:
         client.close()
 
 
+@asynccontextmanager
+async def amqp_robust(port: int, password: str = "guest") -> AsyncIterator[aio_pika.RobustConnection]:
+    """A robust connection of aio-pika, whether it has reached a server or not; it connects again soon."""
+    url = f"amqp://guest:{password}@127.0.0.1:{port}/"
+    connection = aio_pika.RobustConnection(URL(url), reconnect_interval=0.1, fail_fast=False)
+    connecting = asyncio.create_task(connection.connect())
+    await asyncio.wait({connecting}, timeout=1.0)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+        connecting.cancel()
+
+
+@asynccontextmanager
+async def kafka_producer(port: int) -> AsyncIterator[confluent_kafka.Producer]:
+    """A producer of confluent-kafka."""
+    with confluent_kafka.Producer(librdkafka(port)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def kafka_consumer(port: int, group: str = "orders") -> AsyncIterator[confluent_kafka.Consumer]:
+    """A consumer of confluent-kafka that has subscribed to nothing yet; it begins at the beginning."""
+    options = {"group.id": group, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20}
+    with confluent_kafka.Consumer({**librdkafka(port), **options}) as client:
+        yield client
+
+
+def librdkafka(port: int) -> dict[str, Any]:
+    """Settings of a client of confluent-kafka that connects again soon."""
+    soon = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 100}
+    return {"bootstrap.servers": f"127.0.0.1:{port}", "logger": SILENT, **soon}
+
+
+@asynccontextmanager
+async def aiokafka_producer(port: int) -> AsyncIterator[aiokafka.AIOKafkaProducer]:
+    """A producer of aiokafka, whether it has reached a broker or not."""
+    client = aiokafka.AIOKafkaProducer(bootstrap_servers=f"127.0.0.1:{port}", retry_backoff_ms=50)
+    with suppress(aiokafka.errors.KafkaError):
+        await client.start()
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+@asynccontextmanager
+async def aiokafka_consumer(port: int, *topics: str, group: str = "shop") -> AsyncIterator[aiokafka.AIOKafkaConsumer]:
+    """A consumer of aiokafka, whether it has reached a broker or not; it begins at the beginning."""
+    options: dict[str, Any] = {"bootstrap_servers": f"127.0.0.1:{port}", "retry_backoff_ms": 50}
+    options |= {"group_id": group, "auto_offset_reset": "earliest", "fetch_max_wait_ms": 20}
+    client = aiokafka.AIOKafkaConsumer(*topics, **options)
+    with suppress(aiokafka.errors.KafkaError):
+        await client.start()
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+@asynccontextmanager
+async def nats_client(port: int, **options: Any) -> AsyncIterator[nats.aio.client.Client]:
+    """A connection of nats-py, whether it has reached a server or not; it connects again soon."""
+
+    async def ignore(_: Exception) -> None: ...
+
+    client = nats.aio.client.Client()
+    soon: dict[str, Any] = {"reconnect_time_wait": 0.05, "max_reconnect_attempts": -1, "error_cb": ignore}
+    connecting = asyncio.create_task(client.connect(f"nats://127.0.0.1:{port}", **soon, **options))
+    await asyncio.wait({connecting}, timeout=0.5)
+    try:
+        yield client
+    finally:
+        connecting.cancel()
+        with suppress(asyncio.CancelledError, nats.errors.Error):
+            await connecting
+        await client.close()
+
+
 @dataclass(frozen=True)
 class Way:
     """One way in which an application asks a server, and what it is told when that is not there."""
@@ -201,6 +287,8 @@ MYSQL_RUBBISH = {"InternalError"}
 HTTP = {"ConnectError", "ReadError", "RemoteProtocolError"}
 KAZOO = {"failed", "ConnectionLoss"}
 PYMEMCACHE = {"ConnectionRefusedError", "MemcacheUnexpectedCloseError", "ConnectionResetError"}
+KAFKA_ANSWERS = partial(kafka.answers, wait=0.2)
+AMQP = {"failed", "AMQPConnectionError"}
 ANSWERS_SQL = sqlalchemy_check.answers
 WAYS = {
     "asyncpg": Way("postgres", asyncpg_pool, postgres.answers, ASYNCPG, {"ConnectionError"}),
@@ -223,6 +311,12 @@ WAYS = {
     "etcd-async": Way("etcd", http_async, etcd.answers, HTTP, inner=1),
     "etcd-sync": Way("etcd", http_sync, etcd.answers, HTTP, inner=1),
     "etcd-async-writable": Way("etcd", http_async, etcd.writable, HTTP, inner=1),
+    "kafka-producer": Way("kafka", kafka_producer, KAFKA_ANSWERS, {"KafkaException"}, frozen={"KafkaException"}),
+    "kafka-consumer": Way("kafka", kafka_consumer, KAFKA_ANSWERS, {"KafkaException"}, frozen={"KafkaException"}),
+    "aiokafka-producer": Way("kafka", aiokafka_producer, kafka.answers, {"KafkaError"}),
+    "aiokafka-consumer": Way("kafka", aiokafka_consumer, kafka.answers, {"KafkaError"}),
+    "nats": Way("nats", nats_client, nats_check.answers, {"failed"}),
+    "rabbitmq": Way("rabbitmq", amqp_robust, rabbitmq.answers, AMQP),
     "zookeeper": Way(
         "zookeeper", kazoo_client, zookeeper.answers, {"failed", "ConnectionLoss"}, frozen={"timeout", "ConnectionLoss"}
     ),

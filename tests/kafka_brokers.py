@@ -1,0 +1,33 @@
+"""A program: librdkafka's mock cluster with one broker, as a server of its own; it writes its port to standard output.
+
+SIGUSR1 takes the broker down, so that connections are closed and refused, and SIGUSR2 brings it back.
+"""
+
+import ctypes
+import signal
+from pathlib import Path
+
+import confluent_kafka
+
+BROKER = 1
+
+
+def main() -> None:
+    """Run until killed."""
+    (library,) = (Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs").glob("librdkafka*")
+    rdkafka = ctypes.CDLL(str(library))
+    for function in (rdkafka.rd_kafka_new, rdkafka.rd_kafka_mock_cluster_new):
+        function.restype = ctypes.c_void_p
+    rdkafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+    client = ctypes.c_void_p(rdkafka.rd_kafka_new(0, None, ctypes.create_string_buffer(256), 256))
+    cluster = ctypes.c_void_p(rdkafka.rd_kafka_mock_cluster_new(client, 1))
+    signal.signal(signal.SIGUSR1, lambda *_: rdkafka.rd_kafka_mock_broker_set_down(cluster, BROKER))
+    signal.signal(signal.SIGUSR2, lambda *_: rdkafka.rd_kafka_mock_broker_set_up(cluster, BROKER))
+    address: bytes = rdkafka.rd_kafka_mock_cluster_bootstraps(cluster)
+    print(address.decode().rpartition(":")[2], flush=True)
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()
