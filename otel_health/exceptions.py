@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -16,7 +17,7 @@ from opentelemetry.metrics import MeterProvider, get_meter_provider
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_health import names
-from otel_health.check import CheckFunc
+from otel_health.check import CheckFunc, require_seconds
 from otel_health.compose import threshold
 from otel_health.forks import tell_of_forks
 from otel_health.redaction import describe, redact, stack_of
@@ -26,6 +27,11 @@ MAX_TYPES: Final = 50
 
 MAX_REMEMBERED: Final = 10_000
 """Exceptions that `rate` remembers at most."""
+
+TELLING_SECONDS: Final = 0.25
+"""How long closing waits, at most, for what was noticed to be told."""
+
+_Noticed = tuple[BaseException, str, trace.SpanContext]
 
 LoopHandler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
@@ -75,8 +81,10 @@ class UnhandledExceptions:
         self._hooks: _Hooks | None = None
 
     def forked(self) -> None:
-        """Have a lock that nobody holds, in a forked child."""
+        """Have a lock that nobody holds, in a forked child, and no thread."""
         self._lock = threading.Lock()
+        self._waiting: SimpleQueue[_Noticed | None] | None = None
+        self._thread: threading.Thread | None = None
 
     # Requests.
 
@@ -104,7 +112,10 @@ class UnhandledExceptions:
             try:
                 await app(scope, receive, sending)
             except Exception as error:
-                self.noticed(error, "request")
+                told: list[BaseException] = scope.setdefault(_TOLD, [])
+                if not any(each is error for each in told):
+                    told.append(error)
+                    self.noticed(error, "request")
                 if ended:
                     return
                 if begun or _answers_itself(around_us):
@@ -138,27 +149,51 @@ class UnhandledExceptions:
     def _open(self, loop: asyncio.AbstractEventLoop | None) -> None:
         if self._hooks is not None:
             raise RuntimeError("these UnhandledExceptions are already open; open them once")
+        waiting: SimpleQueue[_Noticed | None] = SimpleQueue()
+        self._waiting = waiting
+        self._thread = threading.Thread(target=self._work, args=(waiting,), name="otel_health-exceptions", daemon=True)
+        self._thread.start()
         self._hooks = _Hooks(self.noticed, loop)
 
     def _close(self) -> None:
         hooks, self._hooks = self._hooks, None
+        waiting, self._waiting = self._waiting, None
         if hooks is not None:
             hooks.put_back()
+        if waiting is not None and self._thread is not None:
+            waiting.put(None)
+            self._thread.join(TELLING_SECONDS)
+
+    def _work(self, waiting: "SimpleQueue[_Noticed | None]") -> None:
+        while (noticed := waiting.get()) is not None:
+            self._tell(*noticed)
+            del noticed
 
     def noticed(self, error: BaseException, where: str) -> None:
-        """Tell of an exception and count it, unless that was done before; never raises.
+        """Tell of an exception and count it; never raises.
+
+        While this is open a thread of its own does the telling: the garbage collector may find a failed task at any
+        moment, even in the middle of a collection of metrics, whose locks are then held.
 
         Args:
             error: What nobody caught.
             where: `"request"`, `"loop"`, `"task"`, `"thread"`, `"process"`, or a word of the caller's own.
         """
-        if isinstance(error, asyncio.CancelledError | GeneratorExit) or not _mark(error):
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
             return
         self._times.append(self._clock())
+        noticed = error, where, trace.get_current_span().get_span_context()
+        waiting = self._waiting
+        if waiting is None:
+            self._tell(*noticed)
+        else:
+            waiting.put(noticed)
+
+    def _tell(self, error: BaseException, where: str, context: trace.SpanContext) -> None:
         error_type = self._bounded(redact(type(error).__name__))
         try:
             self._count.add(1, {names.WHERE: where, names.ERROR_TYPE: error_type})
-            self._tell(error, error_type, where)
+            self._log(error, error_type, where, context)
         except Exception as fault:  # noqa: BLE001 - a meter or log handler at fault must cost the caller nothing.
             with suppress(OSError, ValueError, AttributeError):  # There may be no stderr, or it may be closed.
                 sys.stderr.write(f"otel_health: telling of an unhandled {error_type} raised {type(fault).__name__}\n")
@@ -167,8 +202,9 @@ class UnhandledExceptions:
         """Return a check function that warns or fails at so many unhandled exceptions in the last `per` seconds.
 
         Raises:
-            ValueError: Neither limit is given, or they are out of order.
+            ValueError: Neither limit is given, they are out of order, or `per` is no positive number of seconds.
         """
+        require_seconds("rate", "per", per)
 
         async def counted() -> float:
             since = self._clock() - per
@@ -183,8 +219,7 @@ class UnhandledExceptions:
             self._types.add(name)
             return name
 
-    def _tell(self, error: BaseException, error_type: str, where: str) -> None:
-        context = trace.get_current_span().get_span_context()
+    def _log(self, error: BaseException, error_type: str, where: str, context: trace.SpanContext) -> None:
         extra = {names.EVENT_WHERE: where, names.EVENT_ERROR_TYPE: error_type}
         if context.is_valid:
             extra[names.EVENT_TRACE_ID] = trace.format_trace_id(context.trace_id)
@@ -240,17 +275,6 @@ class _Hooks:
         if not isinstance(error, KeyboardInterrupt):
             self._noticed(error, "process")
         self._process_before(kind, error, traceback)
-
-
-def _mark(error: BaseException) -> bool:
-    """Mark an exception as told of; False if it was already."""
-    try:
-        if getattr(error, _TOLD, False):
-            return False
-        setattr(error, _TOLD, True)
-    except Exception:  # noqa: BLE001 - one that can bear no mark may be told of twice.
-        return True
-    return True
 
 
 def _answers_itself(application: object) -> bool:

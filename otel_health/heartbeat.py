@@ -75,7 +75,7 @@ class Heartbeat(Instant):
             Failed: The last beat is too old, or a job takes too long.
         """
         beaten, now = self._beaten, self._clock()
-        age = max(now - (self._since if beaten is None else beaten), 0.0)
+        age = max(now - self._last, 0.0)
         for _, begun, expected in self._running:
             if now - begun >= expected:
                 raise Failed(f"a job has run for {now - begun:.1f} s; {expected:g} s were expected", age=age)
@@ -93,14 +93,17 @@ class Heartbeat(Instant):
     @property
     def expires_at(self) -> float:  # type: ignore[override]
         """When it fails unless another beat comes."""
-        last = self._since if self._beaten is None else self._beaten
-        return min([last + self.max_age, *(begun + expected for _, begun, expected in self._running)])
+        return min([self._last + self.max_age, *(begun + expected for _, begun, expected in self._running)])
+
+    @property
+    def _last(self) -> float:
+        """From when its age is counted: its last beat, or when the Checker was opened, if nothing beat since."""
+        return self._since if self._beaten is None else max(self._beaten, self._since)
 
     def opened(self) -> None:
-        """Count the time to the first beat from here."""
-        if self._beaten is None:
-            self._since = self._clock()
-            self.changed()
+        """Count the time to the next beat from here: while the Checker was closed nobody had to beat."""
+        self._since = self._clock()
+        self.changed()
 
     def begin(self, job: "Job", expected: float) -> None:
         """Take note of a job that begins."""

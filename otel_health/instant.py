@@ -21,7 +21,8 @@ class Instant:
     pending: bool = False
     """Whether it has nothing to say yet."""
 
-    _guard: ClassVar[threading.Lock] = threading.Lock()
+    # One that may be taken again: a finaliser may turn a gate at any allocation, in the thread that holds it.
+    _guard: ClassVar[threading.RLock] = threading.RLock()
 
     def __init__(self) -> None:
         self._watchers: tuple[Watcher, ...] = ()
@@ -42,7 +43,7 @@ class Instant:
 
     def forked(self) -> None:
         """Have a lock that nobody holds, in a forked child."""
-        Instant._guard = threading.Lock()
+        Instant._guard = threading.RLock()
 
     def watch(self, watcher: Watcher) -> None:
         """Have `watcher` called, in the thread that changed it, whenever this says something else."""

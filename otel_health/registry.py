@@ -151,7 +151,7 @@ class Registry:
         """Have a lock that nobody holds, and nothing under way; what is known keeps its age."""
         self._lock = threading.RLock()
         self._by_probe = {}
-        self.version += 1
+        self.version = next(self._versions)
         for component in self:
             component.renewing, component.again, component.rounds = False, False, None
             component.slot.forked()
@@ -217,7 +217,7 @@ class Registry:
         """Leave it to one component, while it is registered, to fail livez for all that are stale."""
         with self._lock:
             self._speaker = self.get(name)
-            self.version += 1
+            self.version = next(self._versions)
 
     def name_of(self, slot: Slot) -> str | None:
         """The name of the component whose place this is, or `<component>.<child>` for one within a composite."""

@@ -433,11 +433,13 @@ def _pressed(interrupt: KeyboardInterrupt) -> bool:
     traceback = interrupt.__traceback__
     if traceback is None:
         return False
+    codes = [traceback.tb_frame.f_code]
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
-    code = traceback.tb_frame.f_code
+        codes.append(traceback.tb_frame.f_code)
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         # Written in C, it leaves no frame of its own: what it interrupted stood at no `raise`.
-        return code.co_code[traceback.tb_lasti] != opmap["RAISE_VARARGS"]
-    return code is getattr(getattr(handler, "__func__", handler), "__code__", None)
+        return codes[-1].co_code[traceback.tb_lasti] != opmap["RAISE_VARARGS"]
+    # It may have passed the signal on to another, which raised.
+    return getattr(getattr(handler, "__func__", handler), "__code__", None) in codes

@@ -9,6 +9,9 @@ from typing import Final, Generic, TypeVar
 JITTER: Final = 0.1
 """Part of an interval by which renewals are spread, so that a fleet does not fall into step."""
 
+SPARE_ENTRIES: Final = 128
+"""Entries that were overtaken by later ones, and may stand in the heap beside as many as are planned."""
+
 SECOND_LOOK: Final = 1.0
 """Seconds within which an outcome that differs from the state is followed by another run."""
 
@@ -65,6 +68,10 @@ class Schedule(Generic[Item]):
         due = self._clock() + max(delay, 0.0)
         self._sequence += 1
         self._last[item] = self._sequence
+        if len(self._heap) > 2 * len(self._last) + SPARE_ENTRIES:
+            # Those that were put off: each is forgotten when it is due, which may be far away.
+            self._heap = [entry for entry in self._heap if self._last.get(entry[2]) == entry[1]]
+            heapq.heapify(self._heap)
         heapq.heappush(self._heap, (due, self._sequence, item))
         if self._heap[0][1] == self._sequence:
             self._arm()

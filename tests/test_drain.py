@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import threading
 import time
@@ -436,6 +437,44 @@ async def test_a_drain_may_be_entered_again() -> None:
             with pytest.raises(RuntimeError, match="entered already"):
                 await drain.__aenter__()
         assert checker.report().status is Status.FAIL
+
+
+@pytest.mark.parametrize("probe", ["livez", "startupz"])
+def test_a_probe_that_would_have_it_killed_is_refused(probe: str) -> None:
+    """Whoever drains is alive."""
+    with pytest.raises(ValueError, match=probe):
+        Drain(Checker(), probes={"readyz", probe})
+
+
+async def test_without_a_thread_for_its_last_resort_the_drain_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has none left; the signal is passed on all the same."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    passed_on = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    before = signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(passed_on.set))
+    try:
+        checker = Checker()
+        async with checker, Drain(checker, delay=0.1):
+            monkeypatch.setattr(threading.Timer, "start", refuse)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(passed_on.wait(), 5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def test_a_wait_that_was_given_up_is_no_promise() -> None:
+    """Who no longer waits does not end the program."""
+    checker = Checker()
+    async with checker, Drain(checker) as drain:
+        waiting = asyncio.ensure_future(drain.wait())
+        await asyncio.sleep(0)
+        assert drain._awaited == 1  # noqa: SLF001 - what a signal would be judged by.
+        waiting.cancel()
+        await asyncio.wait((waiting,))
+        assert drain._awaited == 0  # noqa: SLF001
 
 
 @pytest.mark.parametrize(

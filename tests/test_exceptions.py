@@ -279,6 +279,50 @@ def test_a_log_handler_at_fault_costs_nothing(
     assert "telling of an unhandled LookupError raised OSError" in capsys.readouterr().err
 
 
+async def test_one_exception_object_raised_again_counts_again() -> None:
+    """A driver that keeps one and raises it for each request is as broken as any other."""
+    exporter = PrometheusExporter()
+    unhandled = UnhandledExceptions(meter_provider=exporter.meter_provider)
+    shared = LookupError("pool closed")
+
+    async def failing(_: Request) -> PlainTextResponse:
+        raise shared
+
+    app = unhandled.middleware(Starlette(routes=[Route("/", failing)]))
+    for _ in range(3):
+        await asked(app)
+
+    assert counted(exporter)[0].endswith(" 3.0")
+
+
+async def test_a_log_handler_that_dawdles_holds_up_no_request() -> None:
+    """While it is open, telling is the work of a thread of its own."""
+    let_go = threading.Event()
+
+    class Dawdling(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - logging's shape.
+            let_go.wait(5)
+
+    logger = logging.Logger("dawdling")
+    logger.addHandler(Dawdling())
+    unhandled = UnhandledExceptions(logger=logger)
+    app = unhandled.middleware(Starlette(routes=[Route("/", broken)]))
+
+    async with unhandled:
+        response = await asked(app)
+        assert not let_go.is_set()
+        let_go.set()
+
+    assert response.status_code == 500
+
+
+@pytest.mark.parametrize("per", [0, -1, float("nan"), True])
+def test_a_rate_over_no_time_is_refused(per: float) -> None:
+    """At registration."""
+    with pytest.raises(ValueError, match="per"):
+        UnhandledExceptions().rate(warn=1, per=per)
+
+
 async def test_opening_twice_is_refused() -> None:
     """The hooks could not be put back in order."""
     async with UnhandledExceptions(meter_provider=MeterProvider()) as unhandled:

@@ -126,6 +126,37 @@ asyncio.run(main())
     assert printed.count("\n0\n") == 2
 
 
+def test_what_changes_after_the_fork_is_answered() -> None:
+    """An answer that was kept before the next change is not kept beyond it."""
+    printed = run("""
+checker = Checker()
+gate = checker.gate("config", ready=True)
+app = checker.asgi()
+
+async def ask():
+    sent = []
+    scope = {"type": "http", "method": "GET", "path": "/readyz", "query_string": b"", "headers": []}
+    async def send(message):
+        sent.append(message)
+    await app(scope, None, send)
+    return sent[0]["status"]
+
+def child():
+    loop = asyncio.new_event_loop()
+    statuses = [loop.run_until_complete(ask())]
+    for turn in (gate.close, gate.open, gate.close):
+        turn()
+        statuses.append(loop.run_until_complete(ask()))
+    loop.close()
+    print(statuses)
+
+asyncio.run(checker.run())
+print(in_child(child))
+""")
+
+    assert printed == "[200, 503, 200, 503]\n0\n"
+
+
 def test_what_the_child_inherits_expires() -> None:
     """Nobody renews it there, and so nobody believes it for longer than anywhere else."""
     printed = run("""

@@ -67,6 +67,22 @@ async def test_the_time_to_the_first_beat_counts_from_the_opening() -> None:
         assert checker.report().components["consumer"].error_type is ErrorType.FAILED
 
 
+@pytest.mark.virtual_time
+async def test_a_reopened_checker_waits_for_the_next_beat() -> None:
+    """While it was closed nobody had to beat."""
+    checker = virtual_checker()
+    beat = checker.heartbeat("consumer", max_age=60)
+    async with checker:
+        beat.beat()
+    await asyncio.sleep(3600)
+
+    async with checker:
+        await asyncio.sleep(59)
+        assert checker.report().status is Status.PASS
+        await asyncio.sleep(2)
+        assert checker.report().status is Status.FAIL
+
+
 @pytest.mark.parametrize("max_age", [0.5, 5.0, 60.0, 3600.0])
 @pytest.mark.virtual_time
 async def test_an_open_checker_tells_of_a_missing_beat_in_time_and_of_the_next_at_once(max_age: float) -> None:

@@ -134,3 +134,17 @@ async def test_an_item_that_is_put_while_another_is_renewed_holds_up_nobody() ->
     await asyncio.sleep(100)
 
     assert len([item for item, _ in renewed if item == "often"]) == 99
+
+
+@pytest.mark.virtual_time
+async def test_what_is_put_off_again_and_again_takes_no_memory() -> None:
+    """The last word counts, and the ones before it are forgotten long before they would have been due."""
+    renewed: list[str] = []
+    schedule: Schedule[str] = Schedule(now, renewed.append)
+    schedule.start(asyncio.get_running_loop())
+    for turn in range(10_000):
+        schedule.put(("a", "b", "c")[turn % 3], 3600.0)
+
+    assert len(schedule._heap) < 200  # noqa: SLF001 - memory is what this is about.
+    await asyncio.sleep(3601)
+    assert sorted(renewed) == ["a", "b", "c"]

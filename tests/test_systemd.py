@@ -222,6 +222,19 @@ async def test_without_systemd_it_does_nothing(address: str) -> None:
 
 
 @pytest.mark.virtual_time
+async def test_it_speaks_again_when_it_is_entered_again() -> None:
+    """What systemd has said once holds for as long as the process lives."""
+    checker = virtual_checker()
+    systemd = Systemd(checker)
+    with managing(WATCHDOG_USEC="1000000") as manager:
+        for _ in range(2):
+            async with checker, systemd:
+                said = await manager.hears(2)
+            assert "READY=1" in said
+            assert "WATCHDOG=1" in said
+
+
+@pytest.mark.virtual_time
 async def test_the_beginning_of_the_drain_is_told() -> None:
     """With the time that it may take; the watchdog is fed on."""
     checker = virtual_checker()

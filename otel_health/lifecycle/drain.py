@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from otel_health.check import READYZ, is_async, require_seconds
+from otel_health.check import LIVEZ, READYZ, STARTUPZ, is_async, require_seconds
 from otel_health.checker import Checker
 from otel_health.compose import set_once
 from otel_health.forks import tell_of_forks
@@ -93,6 +93,12 @@ class Drain:
         self._hooks: list[Hook] = []
         for hook in hooks:
             self.hook(hook)
+        untouched = {LIVEZ, STARTUPZ}.intersection(probes)
+        if untouched:
+            raise ValueError(
+                f"Drain: probes={probes!r} names {min(untouched)!r}, which would have a draining service killed; "
+                "leave it out"
+            )
         self._checker = checker
         self._probes = tuple(probes)
         self.gate = checker.gate(name, ready=True, probes=probes)
@@ -109,7 +115,7 @@ class Drain:
         self._seen_ready = False
         self._signalled = False
         self._passed_on = False
-        self._awaited = False
+        self._awaited = 0
         self._over = asyncio.Event()
         self._withdrawals: set[asyncio.Task[None]] | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -152,8 +158,11 @@ class Drain:
         For a program without a server. While somebody waits here, a SIGTERM that nobody else handles does not end the
         process: the program is trusted to end by itself, within the cap.
         """
-        self._awaited = True
-        await self._over.wait()
+        self._awaited += 1
+        try:
+            await self._over.wait()
+        finally:
+            self._awaited -= 1
 
     async def __aenter__(self) -> Self:
         if self._loop is not None:
@@ -171,7 +180,7 @@ class Drain:
             if refused is None:
                 self._chains[number] = chain
             else:
-                self._checker.note(logging.INFO, "%s is left alone: %s", number.name, refused)
+                self._checker.note(logging.WARNING, "%s is left alone: %s", number.name, refused)
         return self
 
     async def __aexit__(
@@ -280,8 +289,8 @@ class Drain:
         self.begin()
         self._begun()
         left = max(self._ends_waiting() - self._checker.now(), 0.0) if waits else 0.0
-        self._limit(signal.SIGTERM, left + self.cap)
         self._stopping = self._loop.create_task(self._stop_later(left))
+        self._limit(signal.SIGTERM, left + self.cap)
 
     async def _stop_later(self, left: float) -> None:
         await asyncio.sleep(left)
@@ -350,7 +359,13 @@ class Drain:
         self._end = threading.Timer(max(seconds - TELLING_SECONDS, 0.0), self._force, (number,))
         self._end.daemon = True
         self._end.name = "otel_health-drain"
-        self._end.start()
+        try:
+            self._end.start()
+        except RuntimeError:  # The system has no thread left: the drain goes on, and only its last resort is missing.
+            self._end = None
+            self._checker.note(
+                logging.ERROR, "no thread could be started: nothing ends this process after %g s", seconds
+            )
 
     def _cancel_requests(self) -> None:
         if self._requests:

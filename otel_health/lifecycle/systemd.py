@@ -71,8 +71,9 @@ class Systemd:
         if self._loop is not None:
             raise RuntimeError("this Systemd is entered already; use one for each process")
         self._loop = asyncio.get_running_loop()
-        self._address = _address(os.environ.pop("NOTIFY_SOCKET", ""))
-        self._watchdog = _watchdog(os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", ""))
+        if "NOTIFY_SOCKET" in os.environ:  # Taken away at the first entry, and kept for the next.
+            self._address = _address(os.environ.pop("NOTIFY_SOCKET"))
+            self._watchdog = _watchdog(os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", ""))
         if self._address is None:
             return self
         self._entered_at = self._checker.now()
