@@ -70,7 +70,7 @@ class LivenessServer:
         host: The address of one interface, or all of IPv4; `"::"` is all of IPv6 and IPv4. Kubernetes' kubelet
             asks at the pod's address, never at 127.0.0.1.
         mode: `"thread"` needs the interpreter's lock for each answer; `"process"` answers from a process of its own
-            (11 MiB), whatever extensions and computing threads do to this one.
+            (13 MiB), whatever extensions and computing threads do to this one.
         probes: Which probes.
         details: What anyone may see: `"status"`, `"names"` or `"full"`.
         metrics: A `PrometheusExporter`, to be scraped at `/metrics`; in a thread only.
