@@ -8,7 +8,8 @@ from typing import Any, Final, Protocol
 from otel_health.check import CheckFunc, Failed, completes, is_async
 
 _NEVER_SUBSCRIBED: Final = "otel_health/never-subscribed"
-_GLANCE_SECONDS: Final = 0.005
+_SHORTEST_PAUSE: Final = 0.0005
+_LONGEST_PAUSE: Final = 0.05
 
 
 class AsyncClient(Protocol):
@@ -83,9 +84,11 @@ def publishes(client: Client, *, topic: str) -> CheckFunc:
             raise Failed("the client is not connected")
         message = unacknowledged or client.publish(topic, qos=1)
         unacknowledged = message if message.rc == 0 else None
-        # It raises where the message could not be sent.
-        while not message.is_published():  # noqa: ASYNC110 - paho has nothing that a coroutine could wait for.
-            await asyncio.sleep(_GLANCE_SECONDS)
+        # It raises where the message could not be sent. Paho has nothing that a coroutine could wait for.
+        pause = _SHORTEST_PAUSE
+        while not message.is_published():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
         unacknowledged = None
 
     return check

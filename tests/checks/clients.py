@@ -1,6 +1,7 @@
 """How an application holds its clients: each way opens one, gives the check of it, and closes it."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -14,6 +15,7 @@ import aiomqtt
 import aiomysql
 import asyncmy
 import asyncpg
+import celery
 import confluent_kafka
 import httpx2
 import nats.aio.client
@@ -31,6 +33,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from yarl import URL
 
 from otel_health import CheckFunc
+from otel_health.checks import celery as celery_check
 from otel_health.checks import etcd, kafka, memcached, mqtt, mysql, postgres, rabbitmq, zookeeper
 from otel_health.checks import nats as nats_check
 from otel_health.checks import redis as redis_check
@@ -313,6 +316,18 @@ async def paho_client(port: int) -> AsyncIterator[paho.Client]:
         client._reset_sockets()  # noqa: SLF001 - it does so once it is collected.
 
 
+@asynccontextmanager
+async def celery_app(port: int, scheme: str) -> AsyncIterator[celery.Celery]:
+    """An app of Celery with a broker of this kind."""
+    with celery.Celery("orders", broker=f"{scheme}://127.0.0.1:{port}//", set_as_current=False) as app:
+        yield app
+    gc.collect()  # A connection that Redis refused is a cycle that holds a descriptor.
+
+
+celery_amqp = partial(celery_app, scheme="amqp")
+celery_redis = partial(celery_app, scheme="redis")
+
+
 @dataclass(frozen=True)
 class Way:
     """One way in which an application asks a server, and what it is told when that is not there."""
@@ -337,6 +352,8 @@ KAZOO = {"failed", "ConnectionLoss"}
 PYMEMCACHE = {"ConnectionRefusedError", "MemcacheUnexpectedCloseError", "ConnectionResetError"}
 KAFKA_ANSWERS = partial(kafka.answers, wait=0.2)
 AMQP = {"failed", "AMQPConnectionError"}
+CELERY = {"OperationalError"}
+CELERY_ANSWERS = partial(celery_check.answers, wait=0.2)
 ANSWERS_SQL = sqlalchemy_check.answers
 WAYS = {
     "asyncpg": Way("postgres", asyncpg_pool, postgres.answers, ASYNCPG, {"ConnectionError"}),
@@ -356,6 +373,8 @@ WAYS = {
         "mariadb", partial(async_engine, driver="mysql+asyncmy"), ANSWERS_SQL, {"OperationalError"}, MYSQL_RUBBISH
     ),
     "memcached": Way("memcached", memcached_pool, memcached.answers, PYMEMCACHE, {"MemcacheUnknownError"}),
+    "celery-amqp": Way("rabbitmq", celery_amqp, CELERY_ANSWERS, CELERY, frozen={"OperationalError"}),
+    "celery-redis": Way("redis", celery_redis, CELERY_ANSWERS, CELERY),
     "etcd-async": Way("etcd", http_async, etcd.answers, HTTP, inner=1),
     "etcd-sync": Way("etcd", http_sync, etcd.answers, HTTP, inner=1),
     "etcd-async-writable": Way("etcd", http_async, etcd.writable, HTTP, inner=1),
