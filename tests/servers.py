@@ -350,6 +350,21 @@ def own_nats(*options: str, jetstream: bool = True) -> Iterator[OwnServer]:
             yield server
 
 
+@contextmanager
+def own_mosquitto(*, anonymous: bool = True) -> Iterator[OwnServer]:
+    """Run a Mosquitto of the test's own, which lets in whoever has no password, or nobody."""
+    mosquitto = program("mosquitto", "Mosquitto")
+    with _directory() as directory:
+        port = free_port()
+        configuration = directory / "mosquitto.conf"
+        configuration.write_text(f"listener {port} 127.0.0.1\nallow_anonymous {str(anonymous).lower()}\n")
+        if "user" in (options := unprivileged()):
+            shutil.chown(configuration, options["user"])
+        command = [mosquitto, "-c", str(configuration)]
+        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+            yield server
+
+
 def _accepts(port: int) -> list[str]:
     """A command that succeeds once something listens at this port."""
     return [sys.executable, "-S", "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)"]

@@ -1,6 +1,7 @@
 """How an application holds its clients: each way opens one, gives the check of it, and closes it."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -10,12 +11,15 @@ from typing import Any
 
 import aio_pika
 import aiokafka
+import aiomqtt
 import aiomysql
 import asyncmy
 import asyncpg
+import celery
 import confluent_kafka
 import httpx2
 import nats.aio.client
+import paho.mqtt.client as paho
 import psycopg_pool
 import pymemcache
 import redis
@@ -25,10 +29,12 @@ import sqlalchemy.ext.asyncio
 import valkey
 import valkey.asyncio
 from kazoo.client import KazooClient
+from paho.mqtt.enums import CallbackAPIVersion
 from yarl import URL
 
 from otel_health import CheckFunc
-from otel_health.checks import etcd, kafka, memcached, mysql, postgres, rabbitmq, zookeeper
+from otel_health.checks import celery as celery_check
+from otel_health.checks import etcd, kafka, memcached, mqtt, mysql, postgres, rabbitmq, zookeeper
 from otel_health.checks import nats as nats_check
 from otel_health.checks import redis as redis_check
 from otel_health.checks import sqlalchemy as sqlalchemy_check
@@ -265,6 +271,63 @@ async def nats_client(port: int, **options: Any) -> AsyncIterator[nats.aio.clien
         await client.close()
 
 
+@asynccontextmanager
+async def aiomqtt_client(port: int) -> AsyncIterator[aiomqtt.Client]:
+    """A client of aiomqtt that connects again and again, as an application would have it do."""
+    client = aiomqtt.Client("127.0.0.1", port, timeout=0.5, logger=SILENT)
+
+    async def stay_connected() -> None:
+        while True:
+            with suppress(aiomqtt.MqttError):
+                async with client:
+                    connected.set()
+                    async for _ in client.messages:
+                        pass
+            await asyncio.sleep(0.05)
+
+    connected = asyncio.Event()
+    staying = asyncio.create_task(stay_connected())
+    with suppress(TimeoutError):
+        await asyncio.wait_for(connected.wait(), 0.5)
+    try:
+        yield client
+    finally:
+        staying.cancel()
+        with suppress(asyncio.CancelledError):
+            await staying
+
+
+@asynccontextmanager
+async def paho_client(port: int) -> AsyncIterator[paho.Client]:
+    """A client of paho-mqtt with its loop in a thread, whether it has reached a broker or not."""
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.reconnect_delay_set(min_delay=1, max_delay=1)
+    client.connect_async("127.0.0.1", port)
+    client.loop_start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            while not client.is_connected():  # noqa: ASYNC110 - paho has nothing that a coroutine could wait for.
+                await asyncio.sleep(0.01)
+    try:
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
+        client._reset_sockets()  # noqa: SLF001 - it does so once it is collected.
+
+
+@asynccontextmanager
+async def celery_app(port: int, scheme: str) -> AsyncIterator[celery.Celery]:
+    """An app of Celery with a broker of this kind."""
+    with celery.Celery("orders", broker=f"{scheme}://127.0.0.1:{port}//", set_as_current=False) as app:
+        yield app
+    gc.collect()  # A connection that Redis refused is a cycle that holds a descriptor.
+
+
+celery_amqp = partial(celery_app, scheme="amqp")
+celery_redis = partial(celery_app, scheme="redis")
+
+
 @dataclass(frozen=True)
 class Way:
     """One way in which an application asks a server, and what it is told when that is not there."""
@@ -289,6 +352,8 @@ KAZOO = {"failed", "ConnectionLoss"}
 PYMEMCACHE = {"ConnectionRefusedError", "MemcacheUnexpectedCloseError", "ConnectionResetError"}
 KAFKA_ANSWERS = partial(kafka.answers, wait=0.2)
 AMQP = {"failed", "AMQPConnectionError"}
+CELERY = {"OperationalError"}
+CELERY_ANSWERS = partial(celery_check.answers, wait=0.2)
 ANSWERS_SQL = sqlalchemy_check.answers
 WAYS = {
     "asyncpg": Way("postgres", asyncpg_pool, postgres.answers, ASYNCPG, {"ConnectionError"}),
@@ -308,6 +373,8 @@ WAYS = {
         "mariadb", partial(async_engine, driver="mysql+asyncmy"), ANSWERS_SQL, {"OperationalError"}, MYSQL_RUBBISH
     ),
     "memcached": Way("memcached", memcached_pool, memcached.answers, PYMEMCACHE, {"MemcacheUnknownError"}),
+    "celery-amqp": Way("rabbitmq", celery_amqp, CELERY_ANSWERS, CELERY, frozen={"OperationalError"}),
+    "celery-redis": Way("redis", celery_redis, CELERY_ANSWERS, CELERY),
     "etcd-async": Way("etcd", http_async, etcd.answers, HTTP, inner=1),
     "etcd-sync": Way("etcd", http_sync, etcd.answers, HTTP, inner=1),
     "etcd-async-writable": Way("etcd", http_async, etcd.writable, HTTP, inner=1),
@@ -315,6 +382,8 @@ WAYS = {
     "kafka-consumer": Way("kafka", kafka_consumer, KAFKA_ANSWERS, {"KafkaException"}, frozen={"KafkaException"}),
     "aiokafka-producer": Way("kafka", aiokafka_producer, kafka.answers, {"KafkaError"}),
     "aiokafka-consumer": Way("kafka", aiokafka_consumer, kafka.answers, {"KafkaError"}),
+    "aiomqtt": Way("mosquitto", aiomqtt_client, mqtt.answers, {"MqttCodeError"}),
+    "paho": Way("mosquitto", paho_client, partial(mqtt.publishes, topic="health"), {"failed"}),
     "nats": Way("nats", nats_client, nats_check.answers, {"failed"}),
     "rabbitmq": Way("rabbitmq", amqp_robust, rabbitmq.answers, AMQP),
     "zookeeper": Way(
