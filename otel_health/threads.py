@@ -58,6 +58,7 @@ class Threads:
         self._idle = 0
         self._stuck = 0
         self._waiting = 0
+        self._closed = False
 
     @property
     def waiting(self) -> int:
@@ -73,6 +74,7 @@ class Threads:
         """Have a thread make `call`, which must not raise."""
         job = Job(call)
         with self._lock:
+            self._closed = False
             self._waiting += 1
             self._grow()
         self._jobs.put(job)
@@ -106,6 +108,7 @@ class Threads:
     def close(self) -> None:
         """End the idle threads now and the others as their jobs end; a later `submit` starts new ones."""
         with self._lock:
+            self._closed = True
             for _ in range(self._alive - len(self._running)):
                 self._jobs.put(None)
 
@@ -160,7 +163,7 @@ class Threads:
             self._running.discard(job)
             if job.stuck:
                 self._stuck -= 1
-            if self._alive - self._stuck > self._working:
+            if self._alive - self._stuck > self._working or (self._closed and self._waiting == 0):
                 self._alive -= 1
                 return False
             self._idle += 1

@@ -21,6 +21,7 @@ def main() -> None:
     rdkafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
     client = ctypes.c_void_p(rdkafka.rd_kafka_new(0, None, ctypes.create_string_buffer(256), 256))
     cluster = ctypes.c_void_p(rdkafka.rd_kafka_mock_cluster_new(client, 1))
+    rdkafka.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 10)
     signal.signal(signal.SIGUSR1, lambda *_: rdkafka.rd_kafka_mock_broker_set_down(cluster, BROKER))
     signal.signal(signal.SIGUSR2, lambda *_: rdkafka.rd_kafka_mock_broker_set_up(cluster, BROKER))
     address: bytes = rdkafka.rd_kafka_mock_cluster_bootstraps(cluster)
