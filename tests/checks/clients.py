@@ -350,10 +350,10 @@ MYSQL_RUBBISH = {"InternalError"}
 HTTP = {"ConnectError", "ReadError", "RemoteProtocolError"}
 KAZOO = {"failed", "ConnectionLoss"}
 PYMEMCACHE = {"ConnectionRefusedError", "MemcacheUnexpectedCloseError", "ConnectionResetError"}
-KAFKA_ANSWERS = partial(kafka.answers, wait=0.2)
+KAFKA_ANSWERS = partial(kafka.answers, wait=0.4)
 AMQP = {"failed", "AMQPConnectionError"}
 CELERY = {"OperationalError"}
-CELERY_ANSWERS = partial(celery_check.answers, wait=0.2)
+CELERY_ANSWERS = partial(celery_check.answers, wait=0.4)
 ANSWERS_SQL = sqlalchemy_check.answers
 WAYS = {
     "asyncpg": Way("postgres", asyncpg_pool, postgres.answers, ASYNCPG, {"ConnectionError"}),
