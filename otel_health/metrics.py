@@ -67,15 +67,17 @@ class Prepared:
         on = {status: Observation(1, labels[status]) for status in Status}
         off = {status: Observation(0, labels[status]) for status in Status}
         self.status = {held: [(on if each is held else off)[each] for each in Status] for held in Status}
-        self.observed: dict[str, dict[str, str]] = {}
-        """The attributes of what the check measures, by its names for them."""
+        self.observed: dict[str, Observation] = {}
+        """What the check measured last, by its names for it."""
 
-    def observation(self, name: str) -> dict[str, str]:
-        """Make the attributes of an observation that was not seen before."""
-        if len(self.observed) >= MAX_OBSERVATIONS:
+    def observation(self, name: str, value: float) -> Observation:
+        """Make the sample of a value that is not the last one."""
+        known = self.observed.get(name)
+        if known is None and len(self.observed) >= MAX_OBSERVATIONS:
             self.observed.clear()  # A check that invents new names all the time costs time, not memory.
-        attributes = self.observed[name] = {**self.attributes, names.OBSERVATION: name}
-        return attributes
+        attributes = {**self.attributes, names.OBSERVATION: name} if known is None else known.attributes
+        made = self.observed[name] = Observation(value, attributes)
+        return made
 
 
 def _prepared(component: Sampled) -> Prepared:
@@ -297,7 +299,8 @@ def _observation(boards: "list[Board]") -> Iterator[Observation]:
         if result is not None and result.observations and state.error_type is not ErrorType.STALE:
             prepared = _prepared(component)
             for name, value in result.observations.items():
-                yield Observation(value, prepared.observed.get(name) or prepared.observation(name))
+                known = prepared.observed.get(name)
+                yield known if known is not None and known.value == value else prepared.observation(name, value)
 
 
 def _abandoned(boards: "list[Board]") -> Iterator[Observation]:
