@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
@@ -51,6 +51,7 @@ from otel_health.renewal import Renewals
 from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, Transition
 from otel_health.run import Run, Slot, run_at
 from otel_health.schedule import Schedule, next_delay
+from otel_health.threads import call_on
 
 Function = TypeVar("Function", bound=CheckFunc)
 Listener = Callable[[Transition], None]
@@ -345,7 +346,7 @@ class Checker:
         component = self._registry.get(name)
         if component.instant is not None:
             self._take(component)
-        elif _is_running(self._loop) or not self._on_loop(self._renew_now, component):
+        elif _is_running(self._loop) or not call_on(self._loop, self._renew_now, component):
             self._renew_now(component)
 
     def report(self, probe: str = READYZ, *, exclude: Collection[str] = ()) -> HealthReport:
@@ -630,17 +631,6 @@ class Checker:
             loop.call_soon(self._tell_untold)
         return loop
 
-    def _on_loop(self, call: Callable[..., object], *arguments: object) -> bool:
-        """Have the call made on the Checker's loop, from whatever thread; False where there is none."""
-        loop = self._loop
-        if loop is None:
-            return False
-        try:
-            loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:  # It is closed.
-            return False
-        return True
-
     def _renew_now(self, component: Component) -> None:
         self._renewals.expire(component)
         if self._schedule.running and _is_running(self._loop):
@@ -649,7 +639,7 @@ class Checker:
     def _take(self, component: Component) -> None:
         """Judge at once a component that needs no run, in whatever thread; it is told of on the loop."""
         self._registry.take(component)
-        self._on_loop(self._taken, component)
+        call_on(self._loop, self._taken, component)
 
     def _taken(self, component: Component) -> None:
         self._tell_untold()
@@ -738,14 +728,11 @@ class Checker:
 
     def _noticed_stale(self) -> None:
         """Someone read a state that is too old, in whatever thread: have it made official on the loop."""
-        loop = self._loop
-        if loop is None or self._expiring:
+        if self._loop is None or self._expiring:
             return
         self._expiring = True
-        try:
-            loop.call_soon_threadsafe(self._expire)
-        except RuntimeError:  # The loop is closed: nobody is left to be told, and every reader sees it anyway.
-            self._expiring = False
+        if not call_on(self._loop, self._expire):
+            self._expiring = False  # Nobody is left to be told, and every reader sees it anyway.
 
     def _expire(self) -> None:
         self._expiring = False
@@ -761,8 +748,7 @@ class Checker:
         told: asyncio.Future[None] = loop.create_future()
 
         def tell() -> None:
-            with suppress(RuntimeError):  # Nobody waits on a closed loop.
-                loop.call_soon_threadsafe(set_once, told, None)
+            call_on(loop, set_once, told, None)
 
         if self._events.when_told(tell):
             await asyncio.wait((told,), timeout=TOLD_SECONDS)

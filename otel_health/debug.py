@@ -8,7 +8,7 @@ import threading
 import traceback
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any, Final, TypeVar
 
@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route
 from otel_health import names
 from otel_health.http.endpoints import Authorize
 from otel_health.redaction import redact
+from otel_health.threads import call_on
 
 MAX_SECONDS: Final = 30.0
 """The longest that a profile or a trace of allocations may run."""
@@ -230,8 +231,7 @@ async def _aside(call: Callable[[], Value]) -> Value:
             value = call()
         except Exception as raised:  # noqa: BLE001 - it is raised again where the call was asked for.
             error = raised
-        with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-            loop.call_soon_threadsafe(deliver, value, error)
+        call_on(loop, deliver, value, error)
 
     threading.Thread(target=work, name="otel_health-debug", daemon=True).start()
     return await done

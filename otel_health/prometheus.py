@@ -6,7 +6,6 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -27,7 +26,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from otel_health.threads import Threads
+from otel_health.compose import set_once
+from otel_health.threads import Threads, call_on
 
 CARDINALITY_LIMIT: Final = 100_000
 """Attribute sets of one stream, where the reader lets us raise the SDK's 2,000 (exporter 0.66b2 and later)."""
@@ -136,17 +136,12 @@ class PrometheusExporter:
         loop = asyncio.get_running_loop()
         collected: asyncio.Future[bytes | ScrapeError] = loop.create_future()
 
-        def deliver(text: bytes | ScrapeError) -> None:
-            if not collected.done():
-                collected.set_result(text)
-
         def collect() -> None:
             try:
                 text: bytes | ScrapeError = make()
             except BaseException as error:  # noqa: BLE001 - a collector of the application's own may raise anything.
                 text = ScrapeError(f"collecting the metrics raised {type(error).__name__}")
-            with suppress(RuntimeError):  # The loop is closed: the scraper is gone.
-                loop.call_soon_threadsafe(deliver, text)
+            call_on(loop, set_once, collected, text)
 
         job = self._thread.submit(collect)
         done, _ = await asyncio.wait((collected,), timeout=patience)

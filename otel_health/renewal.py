@@ -124,7 +124,7 @@ class Renewals:
 
     def _too_old_at(self, component: Component) -> float:
         """When to renew on demand: after `ttl`, and at the latest when the result is believed no more."""
-        return component.finished + min(self._ttl, component.check.fresh_for)
+        return component.finished + min(self._ttl, component.fresh_for)
 
     def _join(self, begun: _Round, too_old: list[Component], first: int) -> None:
         """Have the round wait for its components, a batch at a time: registering thousands is work, too."""

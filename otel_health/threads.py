@@ -1,5 +1,6 @@
 """Daemon threads for calls that block: bounded in number, never joined, nothing left behind when idle."""
 
+import asyncio
 import itertools
 import threading
 import time
@@ -168,3 +169,14 @@ class Threads:
                 return False
             self._idle += 1
             return True
+
+
+def call_on(loop: asyncio.AbstractEventLoop | None, call: Callable[..., object], *arguments: object) -> bool:
+    """Have the call made on a loop, from whatever thread; False where there is no loop, or it is closed."""
+    if loop is None:
+        return False
+    try:
+        loop.call_soon_threadsafe(call, *arguments)
+    except RuntimeError:  # It is closed.
+        return False
+    return True

@@ -21,7 +21,7 @@ from otel_health.compose import set_once
 from otel_health.forks import tell_of_forks
 from otel_health.lifecycle.signals import Chain
 from otel_health.redaction import describe
-from otel_health.threads import Threads
+from otel_health.threads import Threads, call_on
 
 Hook = Callable[[], object]
 """Withdraws the service from somewhere; without arguments, sync or async."""
@@ -150,7 +150,7 @@ class Drain:
             self._look()
             self._began_at = self._checker.now()
             self.gate.close(reason)
-        self._call(self._begun)
+        call_on(self._loop, self._begun)
 
     async def wait(self) -> None:
         """Wait until it is time to end: SIGTERM has come, and the delay is over.
@@ -263,21 +263,11 @@ class Drain:
         """Handle a signal: between any two steps of whatever the main thread does, so touching as little as can be."""
         first = not self._signalled and not self._passed_on
         self._signalled = True
-        if first and number == signal.SIGTERM and self._call(self._stop):
+        if first and number == signal.SIGTERM and call_on(self._loop, self._stop):
             return
         self._passed_on = True
-        self._call(self._hurry, number)
+        call_on(self._loop, self._hurry, number)
         self._chains[number].pass_on(frame)
-
-    def _call(self, call: Callable[..., object], *arguments: object) -> bool:
-        loop = self._loop
-        if loop is None:
-            return False
-        try:
-            loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:  # It is closed.
-            return False
-        return True
 
     # On the loop.
 

@@ -23,6 +23,7 @@ from otel_health.lifecycle.serving.by_process import ByProcess
 from otel_health.lifecycle.serving.by_thread import ByThread, Scraped
 from otel_health.lifecycle.serving.child import require_interpreter
 from otel_health.redaction import describe
+from otel_health.threads import call_on
 
 Mode = Literal["thread", "process"]
 MODES: Final[tuple[Mode, ...]] = ("thread", "process")
@@ -172,8 +173,7 @@ class LivenessServer:
         serving = self._serving = self._made(bell)
 
         def tell(future: asyncio.Future[None], error: BaseException | None = None) -> None:
-            with suppress(RuntimeError):  # The loop is closed: nobody waits.
-                loop.call_soon_threadsafe(_settle_once, future, error)
+            call_on(loop, _settle_once, future, error)
 
         def serve() -> None:
             try:
