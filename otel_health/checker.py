@@ -3,13 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import Context
 from dataclasses import replace
 from functools import partial
-from types import FrameType, TracebackType
-from typing import Any, Protocol, Self, TypeVar, Unpack
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
@@ -22,17 +21,14 @@ from otel_health.check import (
     CheckFunc,
     CheckOptions,
     is_async,
-    judge,
     require_bool,
     require_count,
     require_known,
     require_name,
     require_seconds,
 )
-from otel_health.compose import set_once
-from otel_health.events import SLOW_SHARE, TRACE, Events, Trace
-from otel_health.execution import Runner
-from otel_health.forks import leave, tell_of_forks
+from otel_health.engine import Engine, Listener
+from otel_health.events import TRACE, Events, Trace
 from otel_health.gate import Gate
 from otel_health.heartbeat import Heartbeat
 from otel_health.http.endpoints import (
@@ -44,35 +40,11 @@ from otel_health.http.endpoints import (
     require_details,
 )
 from otel_health.http.render import Details, Service
-from otel_health.metrics import Sampled, instruments_of
-from otel_health.quiet import quiet_context
-from otel_health.registry import Component, Registry
-from otel_health.renewal import Renewals
-from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, Transition
-from otel_health.run import Run, Slot, run_at
-from otel_health.schedule import Schedule, next_delay
-from otel_health.threads import call_on
+from otel_health.metrics import instruments_of
+from otel_health.report import HealthReport
 
 Function = TypeVar("Function", bound=CheckFunc)
-Listener = Callable[[Transition], None]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
-
-
-class Sharing(Protocol):
-    """How the shared checks of one worker go together with those of its siblings; called on the loop."""
-
-    def wait(self, check: Check, finished: float) -> float:
-        """Return for how many seconds a run may wait for a sibling's result, given when the last result came."""
-
-    def spares(self, check: Check) -> bool:
-        """Return whether a sibling's result was adopted in place of the run that is due."""
-
-    def ran(self, check: Check) -> None:
-        """Learn that a run here has brought a result."""
-
-
-TOLD_SECONDS = 0.25
-"""How long `run` waits, at most, for its log lines and spans to be written."""
 
 
 class Checker:
@@ -148,18 +120,10 @@ class Checker:
         self.service = Service(service_id, version, release_id)
         self.now = clock
         # Made here, not on the loop: the SDK's lock for it is held by whoever collects, however long that takes.
-        self._instruments = instruments_of(meter_provider)
-        self._events = Events(logger or logging.getLogger("otel_health"), tracer_provider, trace, tracebacks=tracebacks)
-        self._runner = Runner(clock, quiet_context())
-        self._registry = Registry(clock, self._noticed_stale)
-        self._renewals = Renewals(self._runner, self._registry, ttl, self._ended, self._take)
-        self._schedule: Schedule[Component] = Schedule(clock, self._due)
-        self._listeners: dict[object, Listener] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._expiring = False
-        self._closing = False
-        self._sharing: Sharing | None = None
-        tell_of_forks(self)
+        instruments = instruments_of(meter_provider)
+        events = Events(logger or logging.getLogger("otel_health"), tracer_provider, trace, tracebacks=tracebacks)
+        self.engine = Engine(clock, ttl, instruments, events)
+        """What runs inside, for those who build upon it."""
 
     # Registration.
 
@@ -173,7 +137,7 @@ class Checker:
         require_name(name, "check")
         require_known(f"check {name!r}", options)
         policy: CheckOptions = {**self._defaults, **options}
-        return self._register(Check(name=name, function=function, **policy))
+        return self.engine.register(Check(name=name, function=function, **policy))
 
     def check(self, name: str, **options: Unpack[CheckOptions]) -> Callable[[Function], Function]:
         """Register the decorated function; see `add`."""
@@ -264,10 +228,9 @@ class Checker:
         for copy in copies:
             if copy.name in self:
                 raise ValueError(f"a check named {copy.name!r} is already registered; choose another prefix")
-        if self._schedule.running:
-            self._instruments.refuse_shared(self, [copy.name for copy in copies])
+        self.engine.refuse_shared([copy.name for copy in copies])
         for copy in copies:
-            self._register(copy)
+            self.engine.register(copy)
 
     def remove(self, name: str) -> None:
         """Forget a check: what is running for it is dropped, and its series end.
@@ -275,12 +238,7 @@ class Checker:
         Raises:
             KeyError: There is no check of that name.
         """
-        component = self._registry.remove(name)
-        if component.instant is not None and component.watcher is not None:
-            component.instant.unwatch(component.watcher)
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._renewals.drop, component)
+        self.engine.remove(name)
 
     def get(self, name: str) -> Check:
         """Return the check of that name.
@@ -288,20 +246,20 @@ class Checker:
         Raises:
             KeyError: There is none; the message names those that are registered.
         """
-        return self._registry.get(name).check
+        return self.engine.registry.get(name).check
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all checks, in the order of their registration."""
-        return self._registry.names
+        return self.engine.registry.names
 
     @property
     def probes(self) -> tuple[str, ...]:
         """The probes that may be asked: the four standard ones and those that checks are registered for."""
-        return self._registry.probes
+        return self.engine.registry.probes
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._registry
+        return isinstance(name, str) and name in self.engine.registry
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener`, on the loop, with each `Transition`; the returned function unsubscribes it.
@@ -311,9 +269,7 @@ class Checker:
         """
         if not callable(listener) or is_async(listener):
             raise TypeError(f"{listener!r} cannot listen; pass a plain function of one Transition")
-        subscription = object()
-        self._listeners[subscription] = listener
-        return lambda: self._listeners.pop(subscription, None) and None
+        return self.engine.subscribe(listener)
 
     # Asking.
 
@@ -326,12 +282,11 @@ class Checker:
             ValueError: Nobody knows this probe.
             RuntimeError: The Checker belongs to another event loop.
         """
-        self._registry.asked_by(probe)
-        self._attach()
-        renewal = self._renewals.round(probe)
-        if renewal is not None:
-            await asyncio.wait((renewal,))
-        await self._told()
+        self.engine.registry.asked_by(probe)
+        renewed = self.engine.renewed(probe)
+        if renewed is not None:
+            await asyncio.wait((renewed,))
+        await self.engine.told()
         return self.report(probe)
 
     def renew(self, name: str) -> None:
@@ -343,11 +298,7 @@ class Checker:
         Raises:
             KeyError: There is no check of that name.
         """
-        component = self._registry.get(name)
-        if component.instant is not None:
-            self._take(component)
-        elif _is_running(self._loop) or not call_on(self._loop, self._renew_now, component):
-            self._renew_now(component)
+        self.engine.renew(name)
 
     def report(self, probe: str = READYZ, *, exclude: Collection[str] = ()) -> HealthReport:
         """Return the state as it stands; runs nothing, safe from any thread.
@@ -358,45 +309,26 @@ class Checker:
         """
         if isinstance(exclude, str):
             raise TypeError(f"report: exclude={exclude!r} must be a set of names, such as {{{exclude!r}}}")
-        return self._registry.report(probe, exclude)
+        return self.engine.registry.report(probe, exclude)
 
     def report_one(self, probe: str, component: str) -> HealthReport | None:
         """Return one component's state by its own status; None where the probe does not ask it."""
-        return self._registry.report_one(probe, component)
+        return self.engine.registry.report_one(probe, component)
 
     def expires_at(self, probe: str) -> float:
         """Return when the first of the probe's states stops being believed: seconds on the monotonic clock."""
-        return self._registry.expires_at(probe)
+        return self.engine.registry.expires_at(probe)
 
     # Running in the background.
 
     async def __aenter__(self) -> Self:
-        if self._closing or self._schedule.running:
-            raise RuntimeError("this Checker is already open; open it once, or use a second Checker")
-        self._instruments.refuse_shared(self, self.names)
-        loop = self._attach()
-        self._instruments.open(self)
-        self._schedule.start(loop)
-        for component in self._registry:
-            if component.instant is not None:
-                component.instant.opened()
-            self._put(component, component.check.initial_delay)
+        await self.engine.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._closing = True
-        self._schedule.stop()
-        self._instruments.close(self)
-        try:
-            await self._runner.close()
-            await self._told()
-        finally:
-            self._renewals.reset()
-            self._events.close()
-            self._loop = None
-            self._closing = False
+        await self.engine.close()
 
     def lifespan(self, app: object) -> AbstractAsyncContextManager[None]:
         """Keep the Checker open while the application lives: `Starlette(lifespan=checker.lifespan)`."""
@@ -415,18 +347,6 @@ class Checker:
             async with inner(app) as state, self:
                 yield state
 
-    def forked(self) -> None:
-        """Be closed, in a forked child: loop, threads and runs are the parent's; what is known keeps its age."""
-        self._registry.forked()
-        self._runner.forked()
-        self._renewals.forked()
-        self._schedule.forked()
-        if self._loop is not None:
-            leave(self._loop)
-            self._registry.untold.clear()
-        self._loop = self._sharing = None
-        self._expiring = self._closing = False
-
     # HTTP.
 
     def handler(
@@ -442,7 +362,7 @@ class Checker:
         Raises:
             ValueError: Nobody knows this probe (register its checks first), or `details` is none of the three.
         """
-        self._registry.asked_by(probe)
+        self.engine.registry.asked_by(probe)
         require_details(details, authorize)
         return ProbeEndpoint(self, probe, details, authorize)
 
@@ -463,44 +383,25 @@ class Checker:
         require_details(details, authorize)
         return HealthApp(Endpoints(self, details, authorize), self._serve_lifespan)
 
-    # What the endpoints and the metrics read.
+    # What the endpoints read, and those who build upon it.
 
     @property
     def version(self) -> int:
         """Grows with every change that an anonymous answer could show."""
-        return self._registry.version
+        return self.engine.registry.version
 
     @property
     def is_open(self) -> bool:
         """Whether the Checker runs in the background."""
-        return self._schedule.running
-
-    @property
-    def is_published(self) -> bool:
-        """Whether its metrics show: while it is open, or renews on demand on a loop that lives."""
-        return self.is_open or (self._loop is not None and not self._loop.is_closed())
-
-    def states(self) -> Sequence[tuple[Sampled, ComponentState]]:
-        """Every component with its state as it stands."""
-        return self._registry.states()
-
-    def probe_statuses(self) -> dict[str, Status]:
-        """The status of every probe as it stands."""
-        return {probe: self._registry.status(probe) for probe in self._registry.probes}
+        return self.engine.is_open
 
     def renewal(self, probe: str, only: str | None = None) -> "asyncio.Future[None] | None":
         """Renew on demand what is too old for this probe, or for one component; what to wait for, if anything."""
-        loop = self._loop
-        if self._closing or (self._schedule.running and loop is not None and not loop.is_closed()):
-            return None
-        self._attach()
-        return self._renewals.round(probe, only)
+        return self.engine.renewal(probe, only)
 
     def fault(self, message: str, *arguments: object) -> None:
         """Tell of something wrong on the user's side of an interface."""
-        self._events.fault(message, *arguments)
-
-    # What watches over the process uses.
+        self.engine.fault(message, *arguments)
 
     def note(
         self, level: int, message: str, *arguments: object, attributes: Mapping[str, object] | None = None
@@ -513,89 +414,7 @@ class Checker:
             arguments: What is formatted.
             attributes: What a log record carries beside its message.
         """
-        self._events.note(level, message, *arguments, attributes=attributes)
-
-    def record_lag(self, seconds: float) -> None:
-        """Measure, in `otel_health.event_loop.lag`, how late the event loop came to what was due."""
-        self._instruments.record_lag(seconds, self.fault)
-
-    def let_speak(self, name: str) -> None:
-        """Leave it to one check to fail `livez` when nothing is renewed any more.
-
-        While it is registered, the staleness of the others does not fail `livez`; every other fault of theirs does.
-
-        Raises:
-            KeyError: There is no check of that name.
-        """
-        self._registry.let_speak(name)
-
-    def check_at(self, frame: FrameType | None) -> str | None:
-        """Return whose code runs in this frame: a check's name, `<check>.<child>` in a composite, or None."""
-        run = run_at(frame)
-        return None if run is None else self._registry.name_of(run.slot)
-
-    # What several workers of one service use.
-
-    def share(self, sharing: Sharing | None) -> None:
-        """Plan the runs of shared checks together with siblings, from now on; None has each run here again."""
-        self._sharing = sharing
-        for component in self._registry:
-            if component.check.shared:
-                left = component.finished + component.check.interval - self.now()
-                self._put(component, left if component.finished > float("-inf") else component.check.initial_delay)
-
-    def shared_results(self) -> list[tuple[CheckResult, float]]:
-        """The last result of each shared check, and when it came, on the Checker's clock.
-
-        That no thread came free is no sibling's business.
-        """
-        return [
-            (result, component.finished)
-            for component in self._registry
-            if component.check.shared
-            and (result := component.state.result) is not None
-            and result.error_type is not ErrorType.SATURATED
-        ]
-
-    def adopt(self, result: CheckResult, finished: float) -> bool:
-        """Take in the result of a sibling's run of a shared check, on the loop; False if it brings nothing new.
-
-        It becomes the state that every sink shows. Nothing ran here, so no duration, failure or span is recorded.
-
-        Args:
-            result: Its component is that of a shared check.
-            finished: When the run ended, on the Checker's clock, which is the same for all processes of a machine.
-        """
-        if result.component not in self or not self._schedule.running:
-            return False
-        component = self._registry.get(result.component)
-        if (
-            not component.check.shared
-            or not component.finished < finished <= self.now() < finished + component.fresh_for
-        ):
-            return False
-        transition, outage = self._apply(component, component.refine(result), finished)
-        if transition is not None:
-            self._events.changed(transition, outage)
-            self._publish(transition)
-        self._put(component, next_delay(component.check.interval, self.now() - finished, differs=False))
-        return True
-
-    # From a run to the sinks.
-
-    def _register(self, check: Check) -> Check:
-        if self._schedule.running:
-            self._instruments.refuse_shared(self, (check.name,))
-        component = Component(check, Slot(self._runner, check.function, local=check.local), self.now())
-        self._registry.add(component)
-        if component.instant is not None:
-            component.watcher = partial(self._take, component)
-            component.instant.watch(component.watcher)
-            self._take(component)
-        loop = self._loop
-        if self._schedule.running and loop is not None:
-            loop.call_soon_threadsafe(self._put, component, check.initial_delay)
-        return check
+        self.engine.events.note(level, message, *arguments, attributes=attributes)
 
     def _add_instant(self, name: str, function: CheckFunc, probes: Collection[str], *, critical: bool) -> None:
         check = Check(
@@ -607,151 +426,7 @@ class Checker:
             local=True,
             critical=critical,
         )
-        self._register(check)
-
-    def _attach(self) -> asyncio.AbstractEventLoop:
-        """Belong to the running loop from now on."""
-        loop = asyncio.get_running_loop()
-        if loop is self._loop and not self._closing:
-            return loop
-        if self._closing:
-            raise RuntimeError("this Checker is being closed; wait for that, or use report(), which runs nothing")
-        if self._loop is not None and not self._loop.is_closed():
-            raise RuntimeError(
-                "this Checker belongs to another event loop that is still open; use report(), which is safe from "
-                "anywhere, or a Checker of this loop's own"
-            )
-        self._instruments.open(self)
-        self._schedule.stop()
-        self._runner.attach(loop)
-        self._renewals.reset()
-        self._expiring = False
-        self._loop = loop
-        if self._registry.untold:
-            loop.call_soon(self._tell_untold)
-        return loop
-
-    def _renew_now(self, component: Component) -> None:
-        self._renewals.expire(component)
-        if self._schedule.running and _is_running(self._loop):
-            self._renewals.renew(component)
-
-    def _take(self, component: Component) -> None:
-        """Judge at once a component that needs no run, in whatever thread; it is told of on the loop."""
-        self._registry.take(component)
-        call_on(self._loop, self._taken, component)
-
-    def _taken(self, component: Component) -> None:
-        self._tell_untold()
-        if self._schedule.running and component.registered:
-            believed = component.state.expires_at - self.now()
-            self._schedule.put(component, min(next_delay(component.check.interval, 0.0, differs=False), believed))
-
-    def _tell_untold(self) -> None:
-        while self._registry.untold:
-            component, taken = self._registry.untold.popleft()
-            if component.registered:
-                self._tell(component, taken.result, taken.exception, taken.transition, taken.outage)
-
-    def _ended(self, component: Component, run: Run) -> None:
-        """One run has ended: result, state, sinks, in this order; and then there will be another."""
-        differs = False
-        try:
-            if not run.withdrawn:
-                differs = self._take_in(component, run)
-        finally:
-            if self._schedule.running:
-                elapsed = 0.0 if run.started is None else self.now() - run.started
-                self._put(component, next_delay(component.check.interval, elapsed, differs=differs))
-
-    def _take_in(self, component: Component, run: Run) -> bool:
-        """Take in what a run has brought; whether that differs from what is, or was, held to be true."""
-        result = judge(component.check, run, time.time())
-        if result.exception_type is not None:
-            result = component.refine(result)
-        held = component.state
-        transition, outage = self._apply(component, result, run.finished)
-        self._tell(component, result, run.exception, transition, outage)
-        status = result.status
-        return status is not component.state.status or (status is not held.status and held.decided)
-
-    def _apply(self, component: Component, result: CheckResult, finished: float) -> tuple[Transition | None, float]:
-        """Take in a result; the transition it caused, and for how long the component had failed until then."""
-        held, changed_at = component.state, component.changed_at
-        transition = self._registry.apply(component, result, finished)
-        failed = transition is not None and held.decided and held.status is Status.FAIL
-        return transition, finished - changed_at if failed else 0.0
-
-    def _put(self, component: Component, delay: float) -> None:
-        """Plan the next run of a component."""
-        if component.check.shared and self._sharing is not None:
-            delay = max(delay, self._sharing.wait(component.check, component.finished))
-        self._schedule.put(component, delay)
-
-    def _due(self, component: Component) -> None:
-        """Renew a component whose turn has come."""
-        if not (component.check.shared and self._sharing is not None and self._sharing.spares(component.check)):
-            self._renewals.renew(component)
-
-    def _tell(
-        self,
-        component: Component,
-        result: CheckResult,
-        exception: BaseException | None,
-        transition: Transition | None,
-        outage: float,
-    ) -> None:
-        self._instruments.record(result, component.attributes, self.fault)
-        self._events.ran(result, exception, transition, outage)
-        if result.duration is not None:
-            slow = result.duration > SLOW_SHARE * component.check.timeout
-            if slow or component.slow:
-                self._watch_speed(component, result, slow=slow)
-        if transition is not None:
-            self._publish(transition)
-        if component.check.shared and self._sharing is not None:
-            self._sharing.ran(component.check)
-
-    def _watch_speed(self, component: Component, result: CheckResult, *, slow: bool) -> None:
-        """Warn once of a run that is close to its deadline, until the check is fast again."""
-        if slow and not component.slow and result.status.up:
-            self._events.slow(result, component.check.timeout)
-        component.slow = slow
-
-    def _publish(self, transition: Transition) -> None:
-        for listener in list(self._listeners.values()):
-            try:
-                Context().run(listener, transition)
-            except BaseException as error:  # noqa: BLE001 - a listener's fault is its own, and costs nobody else.
-                name = getattr(listener, "__qualname__", type(listener).__name__)
-                self.fault("the listener %s raised %s at %s", name, type(error).__name__, transition.component)
-
-    def _noticed_stale(self) -> None:
-        """Someone read a state that is too old, in whatever thread: have it made official on the loop."""
-        if self._loop is None or self._expiring:
-            return
-        self._expiring = True
-        if not call_on(self._loop, self._expire):
-            self._expiring = False  # Nobody is left to be told, and every reader sees it anyway.
-
-    def _expire(self) -> None:
-        self._expiring = False
-        for component in self._registry.overdue():
-            self._take(component)
-        for transition in self._registry.expire():
-            self._events.changed(transition)
-            self._publish(transition)
-
-    async def _told(self) -> None:
-        """Wait a moment for what was to be logged and traced, so that a script sees it."""
-        loop = asyncio.get_running_loop()
-        told: asyncio.Future[None] = loop.create_future()
-
-        def tell() -> None:
-            call_on(loop, set_once, told, None)
-
-        if self._events.when_told(tell):
-            await asyncio.wait((told,), timeout=TOLD_SECONDS)
+        self.engine.register(check)
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -766,14 +441,6 @@ class Checker:
         finally:
             await self.__aexit__(None, None, None)
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _is_running(loop: asyncio.AbstractEventLoop | None) -> bool:
-    """Whether this thread is in that loop."""
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False
 
 
 def _require_telemetry(meter_provider: object, tracer_provider: object, logger: object) -> None:

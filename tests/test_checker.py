@@ -160,7 +160,7 @@ async def test_every_reader_of_a_probe_is_told_the_same() -> None:
     found = {probe: checker.report(probe).status for probe in checker.probes}
 
     assert found == {"livez": Status.PASS, "readyz": Status.PASS, "startupz": Status.WARN, "healthz": Status.FAIL}
-    assert checker.probe_statuses() == found
+    assert checker.engine.probe_statuses() == found
 
 
 async def test_startup_latches_when_the_last_that_held_it_up_is_removed() -> None:
@@ -353,7 +353,7 @@ async def test_when_the_scheduler_dies_the_state_fails() -> None:
     checker.add("postgres", passing())
     async with checker:
         await asyncio.sleep(1)
-        checker._schedule.stop()  # noqa: SLF001 - the fault is injected.
+        checker.engine._schedule.stop()  # noqa: SLF001 - the fault is injected.
         await asyncio.sleep(21)
         assert checker.report().status is Status.PASS
         await asyncio.sleep(2)

@@ -136,7 +136,7 @@ async def test_a_hung_child_is_counted_and_not_started_again() -> None:
         assert (await checker.run()).status is Status.PASS
         await asyncio.sleep(1)
 
-    assert [component.abandoned_runs for component, _ in checker.states()] == [1]
+    assert [component.abandoned_runs for component, _ in checker.engine.states()] == [1]
     assert len(cancelled) == 1
 
 

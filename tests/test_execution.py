@@ -127,7 +127,7 @@ async def test_an_abandoned_run_is_not_run_again_while_it_lives() -> None:
     assert report.components["stuck"].error_type is ErrorType.HUNG
     assert report.components["stuck"].consecutive_failures == 2
     assert len(cancelled) == 1
-    assert [component.abandoned_runs for component, _ in checker.states()] == [1]
+    assert [component.abandoned_runs for component, _ in checker.engine.states()] == [1]
 
 
 async def test_a_hung_thread_is_forgotten_when_it_ends() -> None:
@@ -140,7 +140,7 @@ async def test_a_hung_thread_is_forgotten_when_it_ends() -> None:
     assert blocking.calls == 1
 
     blocking.let_go.set()
-    await eventually(lambda: [component.abandoned_runs for component, _ in checker.states()] == [0])
+    await eventually(lambda: [component.abandoned_runs for component, _ in checker.engine.states()] == [0])
 
     assert (await checker.run()).status is Status.PASS
 
@@ -325,7 +325,7 @@ async def test_runs_that_are_over_are_forgotten() -> None:
     for _ in range(50):
         await checker.run()
 
-    await eventually(lambda: not checker._runner.live)  # noqa: SLF001 - nothing else shows a leak this early.
+    await eventually(lambda: not checker.engine._runner.live)  # noqa: SLF001 - nothing else shows a leak this early.
 
 
 async def test_a_dropped_run_that_still_has_time_is_no_hung_one() -> None:
@@ -368,7 +368,7 @@ async def test_a_composite_built_inside_a_check_keeps_its_count() -> None:
         await asyncio.sleep(0.06)
 
     assert calls == 1
-    assert [component.abandoned_runs for component, _ in checker.states()] == [1]
+    assert [component.abandoned_runs for component, _ in checker.engine.states()] == [1]
     let_go.set()
 
 
@@ -468,7 +468,7 @@ async def test_a_cancellation_at_any_tick_leaves_nobody_waiting(tick: int) -> No
     async with asyncio.timeout(5):
         await waiting
         assert (await checker.run()).status is Status.PASS
-    assert not checker._runner.live  # noqa: SLF001 - nothing else shows a leak this early.
+    assert not checker.engine._runner.live  # noqa: SLF001 - nothing else shows a leak this early.
 
 
 def test_asyncio_run_ends_though_a_check_swallows_its_cancellation() -> None:
@@ -570,7 +570,7 @@ async def test_past_the_cap_a_sync_check_is_saturated_not_timed_out(threads: Cal
     assert kinds.count(ErrorType.SATURATED) == 120
     assert threads() <= 513
     let_go.set()
-    await eventually(lambda: sum(component.abandoned_runs for component, _ in checker.states()) == 0)
+    await eventually(lambda: sum(component.abandoned_runs for component, _ in checker.engine.states()) == 0)
 
 
 async def test_waiting_for_a_thread_costs_a_check_none_of_its_time() -> None:

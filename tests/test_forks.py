@@ -107,7 +107,7 @@ def ask():
     global first
     first = False
     assert not checker.is_open and "event-loop" not in checker
-    assert all(component.abandoned_runs == 0 for component, _ in checker.states())
+    assert all(component.abandoned_runs == 0 for component, _ in checker.engine.states())
     asyncio.run(opened(checker))
 
 async def main():
@@ -183,7 +183,7 @@ asyncio.run(main())
     assert printed == "0\n"
 
 
-@pytest.mark.parametrize("lock", ["checker._registry._lock", "gate._guard", "checker._instruments._lock"])
+@pytest.mark.parametrize("lock", ["checker.engine.registry._lock", "gate._guard", "checker.engine._instruments._lock"])
 def test_locks_that_somebody_holds_are_made_anew(lock: str) -> None:
     """The thread that holds them does not exist in the child, and would never let go."""
     printed = run(f"""
@@ -192,7 +192,7 @@ gate = checker.gate("gate")
 held, done = threading.Event(), threading.Event()
 
 def hold():
-    with {lock}, checker._runner._threads._lock, checker._events._thread._lock:
+    with {lock}, checker.engine._runner._threads._lock, checker.engine.events._thread._lock:
         held.set()
         done.wait()
 

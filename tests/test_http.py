@@ -669,8 +669,8 @@ async def test_a_kept_answer_expires_with_the_state() -> None:
     async with client(checker.asgi()) as opened:
         assert (await opened.get("/readyz")).status_code == 200
         async with checker:
-            checker._schedule.stop()  # noqa: SLF001 - the fault is injected.
-            checker._schedule.start(asyncio.get_running_loop())  # noqa: SLF001
+            checker.engine._schedule.stop()  # noqa: SLF001 - the fault is injected.
+            checker.engine._schedule.start(asyncio.get_running_loop())  # noqa: SLF001
             clock[0] += 22.9
             assert (await opened.get("/readyz")).status_code == 200
             clock[0] += 0.2
@@ -699,9 +699,9 @@ async def test_a_staleness_that_was_shown_is_taken_back() -> None:
     async with checker, AsyncClient(transport=ASGITransport(checker.asgi()), base_url="http://service") as opened:
         await eventually(lambda: checker.report().status.up)
         clock[0] += 80
-        checker._expiring = True  # noqa: SLF001 - nobody makes it official before the next result comes.
+        checker.engine._expiring = True  # noqa: SLF001 - nobody makes it official before the next result comes.
         assert (await opened.get("/readyz")).status_code == 503
-        checker._renewals.renew(checker._registry.get("redis"))  # noqa: SLF001
+        checker.engine._renewals.renew(checker.engine.registry.get("redis"))  # noqa: SLF001
         await eventually(lambda: checker.report().status.up)
         assert (await opened.get("/readyz")).status_code == 200
 

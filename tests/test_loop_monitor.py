@@ -249,7 +249,7 @@ async def test_a_meter_provider_at_fault_costs_nothing(lines: Lines) -> None:
         def record(self, *_: object) -> None:
             raise SystemExit
 
-    checker._instruments._lag = Broken()  # type: ignore[assignment]  # noqa: SLF001 - a provider that is broken.
+    checker.engine._instruments._lag = Broken()  # type: ignore[assignment]  # noqa: SLF001 - a provider that is broken.
     async with checker, LoopMonitor(checker, warn_after=0.2):
         await eventually(lambda: any("metrics are lost" in line.getMessage() for line in lines))
         block(0.8)

@@ -272,7 +272,7 @@ async def test_a_provider_that_raises_changes_no_verdict(caplog: pytest.LogCaptu
     checker = Checker(meter_provider=provider, ttl=1e-9)
     checker.add("redis", passing())
     await checker.run()
-    instruments: Any = checker._instruments  # noqa: SLF001 - the fault is injected.
+    instruments: Any = checker.engine._instruments  # noqa: SLF001 - the fault is injected.
 
     class Broken:
         def record(self, *_: object) -> None:
@@ -450,6 +450,6 @@ async def test_a_check_that_invents_names_costs_no_memory() -> None:
         assert len(shown) == 10
         assert all(f"name-{turn}-" in line for line in shown)
 
-    (component, _), *_ = checker.states()
+    (component, _), *_ = checker.engine.states()
     assert isinstance(component.prepared, Prepared)
     assert len(component.prepared.observed) <= 16

@@ -218,7 +218,7 @@ async def test_without_systemd_it_does_nothing(address: str) -> None:
     before = len(os.listdir("/proc/self/fd"))
     async with Systemd(checker):
         assert len(os.listdir("/proc/self/fd")) == before
-        assert not checker._listeners  # noqa: SLF001 - there is no other way to see that nobody listens.
+        assert not checker.engine._listeners  # noqa: SLF001 - there is no other way to see that nobody listens.
 
 
 @pytest.mark.virtual_time

@@ -337,13 +337,13 @@ async def test_an_adopted_result_is_the_same_in_every_sink(check: Any) -> None:
     follower.subscribe(lambda transition: seen.append((transition.component, transition.before, transition.after)))
     async with leader, follower:
         await eventually(lambda: leader.report().components["queue"].decided)
-        ((result, finished),) = leader.shared_results()
+        ((result, finished),) = leader.engine.shared_results()
         (heard,) = (decoded(encoded(Page(0.0, True, 0.0, ((result, finished),)))) or pytest.fail("unread")).results
-        assert follower.adopt(*heard)
-        assert not follower.adopt(*heard)
+        assert follower.engine.adopt(*heard)
+        assert not follower.engine.adopt(*heard)
 
         assert follower.report().components["queue"] == leader.report().components["queue"]
-        assert follower.shared_results() == leader.shared_results()
+        assert follower.engine.shared_results() == leader.engine.shared_results()
         assert seen == [("queue", None, result.status)]
         texts = [(await exporter.scraped()).text.decode().splitlines() for exporter in exporters]
         runs, state = [
@@ -366,13 +366,13 @@ async def test_what_is_not_newer_or_not_shared_is_not_adopted() -> None:
     checker.add("own", passing(), initial_delay=100)
     result = CheckResult("shared", Status.PASS, 0.1, time.time())
     now = checker.now()
-    assert not checker.adopt(result, now)
+    assert not checker.engine.adopt(result, now)
     async with checker:
         for component, finished in (("own", now), ("none", now), ("shared", now + 60), ("shared", now - 21.1)):
-            assert not checker.adopt(result._replace(component=component), finished)
-        assert checker.adopt(result, now - 20)
-        assert checker.adopt(result, now - 10)
-        assert not checker.adopt(result, now - 15)
+            assert not checker.engine.adopt(result._replace(component=component), finished)
+        assert checker.engine.adopt(result, now - 20)
+        assert checker.engine.adopt(result, now - 10)
+        assert not checker.engine.adopt(result, now - 15)
 
 
 async def test_thresholds_count_what_is_adopted() -> None:
@@ -382,7 +382,7 @@ async def test_thresholds_count_what_is_adopted() -> None:
     now = checker.now()
     async with checker:
         for age, status, held in ((3, "pass", "pass"), (2, "fail", "pass"), (1, "fail", "fail")):
-            checker.adopt(CheckResult("queue", Status(status), 0.1, time.time()), now - age)
+            checker.engine.adopt(CheckResult("queue", Status(status), 0.1, time.time()), now - age)
             assert checker.report().components["queue"].status == held
 
 
@@ -391,8 +391,10 @@ async def test_a_thread_that_did_not_come_free_is_nobody_elses_business() -> Non
     checker = Checker()
     checker.add("queue", passing(), shared=True, initial_delay=100)
     async with checker:
-        checker.adopt(CheckResult("queue", Status.FAIL, None, time.time(), ErrorType.SATURATED), checker.now() - 1)
-        assert checker.shared_results() == []
+        checker.engine.adopt(
+            CheckResult("queue", Status.FAIL, None, time.time(), ErrorType.SATURATED), checker.now() - 1
+        )
+        assert checker.engine.shared_results() == []
 
 
 def test_what_is_local_cannot_be_shared() -> None:

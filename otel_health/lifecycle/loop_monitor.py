@@ -122,7 +122,7 @@ class LoopMonitor:
             failure_threshold=1,
             success_threshold=1,
         )
-        self._checker.let_speak(EVENT_LOOP)
+        self._checker.engine.let_speak(EVENT_LOOP)
         with suppress(TimeoutError):
             async with asyncio.timeout(START_SECONDS):
                 await ran.wait()
@@ -148,7 +148,7 @@ class LoopMonitor:
         lag = max(now - due, 0.0)
         before, self._beat = self._beat, now
         self._timer = loop.call_later(self._tick, self._measure, loop, now + self._tick)
-        self._checker.record_lag(lag)
+        self._checker.engine.record_lag(lag)
         if self._accused == before:
             self._checker.note(
                 logging.INFO,
@@ -174,7 +174,7 @@ class LoopMonitor:
                 self._accuse(beat, watched - self._tick, sys._current_frames().get(loop_thread))  # noqa: SLF001 - its only way.
 
     def _accuse(self, beat: float, blocked: float, frame: FrameType | None) -> None:
-        name, stack = self._checker.check_at(frame), stack_of(frame)
+        name, stack = self._checker.engine.check_at(frame), stack_of(frame)
         if self._beat != beat:  # It went on while we looked: the stack may be anybody's.
             return
         self._accused = beat

@@ -126,7 +126,7 @@ class Workers:
                 self._exporter.siblings = Asking(siblings.place, siblings.own, lambda: list(siblings.look()))
             self._checker.add(WORKERS, self._check, interval=min(RENEWAL, self.wedged_after / 2), probes=(), local=True)
             leadership.seek()
-            self._checker.share(self)
+            self._checker.engine.share(self)
             self._beat()
             opened.callback(self._stop)
             self._open = opened.pop_all()
@@ -164,7 +164,7 @@ class Workers:
     def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._checker.share(None)
+        self._checker.engine.share(None)
         self._forget()
 
     def _forget(self) -> None:
@@ -182,7 +182,7 @@ class Workers:
         assert self._leadership is not None
         self._timer = asyncio.get_running_loop().call_later(self._tick, self._beat)
         if self._leadership.seek():
-            self._checker.share(self)
+            self._checker.engine.share(self)
         self._learn()
         self._tell()
         self._siblings.stay()
@@ -191,7 +191,7 @@ class Workers:
         """Adopt what the others know better; the checks of which that was so."""
         pages = {} if self._siblings is None else self._siblings.look()
         found = sorted((each for page in pages.values() for each in page.results), key=itemgetter(1), reverse=True)
-        return {result.component for result, finished in found if self._checker.adopt(result, finished)}
+        return {result.component for result, finished in found if self._checker.engine.adopt(result, finished)}
 
     def _tell(self) -> None:
         told = self._siblings is None or self._siblings.tell(self._page())
@@ -204,7 +204,7 @@ class Workers:
         loop = livez.components.get(EVENT_LOOP)
         beat = self._checker.now()
         believed_until = loop.expires_at if loop is not None and loop.decided else beat + UNWATCHED_SECONDS
-        return Page(beat, livez.status.up, believed_until, tuple(self._checker.shared_results()))
+        return Page(beat, livez.status.up, believed_until, tuple(self._checker.engine.shared_results()))
 
     # What the Checker asks of us.
 

@@ -284,7 +284,7 @@ async def main():
         abandoned = 0
         for _ in range(50):
             await asyncio.sleep(0.1)
-            abandoned = sum(component.abandoned_runs for component, _ in checker.states())
+            abandoned = sum(component.abandoned_runs for component, _ in checker.engine.states())
             if abandoned == 100:
                 break
         print(abandoned, time.time(), flush=True)
