@@ -306,7 +306,7 @@ async def test_system_exit_in_a_callback_does_not_reach_the_reader(monkeypatch: 
     def leave() -> Any:
         raise SystemExit(3)
 
-    monkeypatch.setattr(checker, "states", leave)
+    monkeypatch.setattr(checker.engine, "states", leave)
 
     reader.collect()
 
