@@ -64,6 +64,10 @@ class PrometheusExporter:
 
     Args:
         service_name: The resource's `service.name`, shown in `target_info`.
+        meter_provider: A provider of the SDK that exists already: all that it measures is shown, and nothing is made.
+
+    Raises:
+        ValueError: Both are given, but the name belongs to the resource of a provider that is made here.
 
     Example:
         >>> exporter = PrometheusExporter(service_name="orders")
@@ -71,7 +75,9 @@ class PrometheusExporter:
         >>> routes = [*checker.routes(), exporter.route("/metrics")]
     """
 
-    def __init__(self, service_name: str | None = None) -> None:
+    def __init__(self, service_name: str | None = None, *, meter_provider: MeterProvider | None = None) -> None:
+        if service_name is not None and meter_provider is not None:
+            raise ValueError("PrometheusExporter: give service_name to the resource of your own meter_provider instead")
         self.registry = CollectorRegistry()
         """What is scraped; collectors of prometheus-client may be registered here too."""
         options: dict[str, Any] = {"scope_info_enabled": False, "registry": self.registry}
@@ -81,10 +87,16 @@ class PrometheusExporter:
                 (Counter, Histogram, ObservableCounter, ObservableGauge, ObservableUpDownCounter, UpDownCounter),
                 CARDINALITY_LIMIT,
             )
-        resource = Resource.create({} if service_name is None else {SERVICE_NAME: service_name})
-        self.meter_provider = MeterProvider([PrometheusMetricReader(**options)], resource=resource)
-        if limited:
-            self.meter_provider.cardinality_limit = CARDINALITY_LIMIT  # type: ignore[attr-defined]
+        self._reader = PrometheusMetricReader(**options)
+        self._made = meter_provider is None
+        if meter_provider is None:
+            resource = Resource.create({} if service_name is None else {SERVICE_NAME: service_name})
+            meter_provider = MeterProvider([self._reader], resource=resource)
+            if limited:
+                meter_provider.cardinality_limit = CARDINALITY_LIMIT  # type: ignore[attr-defined]
+        else:
+            meter_provider.add_metric_reader(self._reader)
+        self.meter_provider = meter_provider
         # One thread: the reader's collect is not safe for two, and a callback that hangs holds up scrapes alone.
         self._thread = Threads(working=1, total=1)
         self.siblings: Siblings | None = None
@@ -95,9 +107,12 @@ class PrometheusExporter:
         return Route(path, _Endpoint(self._answer), name="metrics", include_in_schema=False)
 
     def shutdown(self) -> None:
-        """Stop collecting; later scrapes find nothing of this provider."""
+        """Stop collecting; later scrapes find nothing of the provider, which goes on if it was there before."""
         self._thread.close()
-        self.meter_provider.shutdown()
+        if self._made:
+            self.meter_provider.shutdown()
+        else:
+            self.meter_provider.remove_metric_reader(self._reader)
 
     async def scraped(self, accept: str = "", *, zipped: bool = False, patience: float = SCRAPE_SECONDS) -> Scrape:
         """Collect and encode everything on the registry, in a thread.

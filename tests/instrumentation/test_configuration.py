@@ -1,0 +1,87 @@
+"""What an operator may say, and what becomes of what makes no sense."""
+
+import logging
+from dataclasses import fields
+
+import pytest
+
+from otel_health_instrumentation import environment_variables
+from otel_health_instrumentation.configuration import PREFIX, READERS, Configuration, configured
+
+
+def test_every_option_is_read_and_has_its_variable() -> None:
+    """One list: the fields of the configuration, what reads them, and the environment."""
+    names = {field.name for field in fields(Configuration)}
+    variables = {name for name in vars(environment_variables) if name.startswith(PREFIX)}
+
+    assert set(READERS) == names
+    assert variables == {PREFIX + name.upper() for name in names}
+    assert all(getattr(environment_variables, variable) == variable for variable in variables)
+
+
+def test_the_environment_is_read() -> None:
+    """As text; what is empty was not said."""
+    environment = {
+        "OTEL_HEALTH_TIMEOUT": " 1.5 ",
+        "OTEL_HEALTH_FAILURE_THRESHOLD": "3",
+        "OTEL_HEALTH_WORKERS": "True",
+        "OTEL_HEALTH_CRITICAL": "redis-*, postgres-orders ,",
+        "OTEL_HEALTH_METRICS": "none",
+        "OTEL_HEALTH_DETAILS": "",
+    }
+
+    assert configured({}, environment) == Configuration(
+        timeout=1.5, failure_threshold=3, workers=True, critical=["redis-*", "postgres-orders"], metrics="none"
+    )
+
+
+def test_arguments_come_before_the_environment() -> None:
+    """Typed as a configuration file has them, or as text."""
+    said = configured({"timeout": 2, "critical": ["redis"], "tracebacks": True}, {"OTEL_HEALTH_TIMEOUT": "9"})
+
+    assert said == Configuration(timeout=2.0, critical=["redis"], tracebacks=True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_HEALTH_TIMEOUT", "soon"),
+        ("OTEL_HEALTH_TIMEOUT", "-1"),
+        ("OTEL_HEALTH_INTERVAL", "nan"),
+        ("OTEL_HEALTH_ANSWER_WITHIN", "inf"),
+        ("OTEL_HEALTH_FAILURE_THRESHOLD", "0"),
+        ("OTEL_HEALTH_SUCCESS_THRESHOLD", "1.5"),
+        ("OTEL_HEALTH_TRACEBACKS", "maybe"),
+        ("OTEL_HEALTH_TRACE", "sometimes"),
+        ("OTEL_HEALTH_DETAILS", "everything"),
+        ("OTEL_HEALTH_PREFIX", "health/"),
+        ("OTEL_HEALTH_METRICS", "metrics"),
+        ("OTEL_HEALTH_LIVENESS_PORT", "70000"),
+    ],
+)
+def test_what_makes_no_sense_is_named_once_and_left_out(
+    variable: str, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line with the variable, its value and the way out; the application lives with the default."""
+    with caplog.at_level(logging.WARNING, "otel_health"):
+        said = configured({}, {variable: value})
+
+    assert said == Configuration()
+    (line,) = caplog.messages
+    assert line.startswith(f"health: {variable}={value!r} must ")
+    assert line.endswith("; the default is used")
+
+
+def test_a_token_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even one that is too short to be one."""
+    assert configured({}, {"OTEL_HEALTH_TOKEN": "hunter2"}) == Configuration()
+
+    assert "OTEL_HEALTH_TOKEN" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_an_unknown_option_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """With those that there are."""
+    assert configured({"timeuot": 3}, {}) == Configuration()
+
+    assert "there is no option 'timeuot'; there are timeout, interval" in caplog.text
