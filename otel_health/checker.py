@@ -404,7 +404,12 @@ class Checker:
         self.engine.fault(message, *arguments)
 
     def note(
-        self, level: int, message: str, *arguments: object, attributes: Mapping[str, object] | None = None
+        self,
+        level: int,
+        message: str,
+        *arguments: object,
+        attributes: Mapping[str, object] | None = None,
+        exception: BaseException | None = None,
     ) -> None:
         """Log something to the Checker's logger, from any thread, without waiting for its handlers.
 
@@ -413,8 +418,9 @@ class Checker:
             message: A format.
             arguments: What is formatted.
             attributes: What a log record carries beside its message.
+            exception: Whose traceback follows the message, if `tracebacks` are allowed.
         """
-        self.engine.events.note(level, message, *arguments, attributes=attributes)
+        self.engine.events.note(level, message, *arguments, attributes=attributes, exception=exception)
 
     def _add_instant(self, name: str, function: CheckFunc, probes: Collection[str], *, critical: bool) -> None:
         check = Check(

@@ -14,6 +14,7 @@ from otel_health.events import SLOW_SHARE, Events
 from otel_health.execution import Runner
 from otel_health.forks import leave, tell_of_forks
 from otel_health.metrics import Instruments, Sampled
+from otel_health.names import COMPONENT
 from otel_health.quiet import quiet_context
 from otel_health.registry import Component, Registry
 from otel_health.renewal import Renewals
@@ -64,6 +65,8 @@ class Engine:
         self._expiring = False
         self._closing = False
         self._sharing: Sharing | None = None
+        self.leaving = False
+        """Whether the process is on its way out, so that nothing is to be repaired any more; a `Drain` says so."""
         tell_of_forks(self)
 
     # Its life.
@@ -257,6 +260,10 @@ class Engine:
     def record_lag(self, seconds: float) -> None:
         """Measure, in `otel_health.event_loop.lag`, how late the event loop came to what was due."""
         self._instruments.record_lag(seconds, self.fault)
+
+    def count(self, counter: str, component: str, **attributes: str) -> None:
+        """Count something that has happened to a component, in one of the counters of `otel_health.names`."""
+        self._instruments.count(counter, {COMPONENT: component, **attributes}, self.fault)
 
     def let_speak(self, name: str) -> None:
         """Leave it to one check to fail `livez` when nothing is renewed any more.

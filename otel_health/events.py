@@ -93,9 +93,16 @@ class Events:
         self.note(logging.ERROR, message, *arguments)
 
     def note(
-        self, level: int, message: str, *arguments: object, attributes: Mapping[str, object] | None = None
+        self,
+        level: int,
+        message: str,
+        *arguments: object,
+        attributes: Mapping[str, object] | None = None,
+        exception: BaseException | None = None,
     ) -> None:
-        """Tell of anything else, with structured attributes."""
+        """Tell of anything else, with structured attributes, and the exception's traceback where those are allowed."""
+        if self._tracebacks and exception is not None:
+            message, arguments = f"{message}\n%s", (*arguments, stack_of(exception))
         self._tell(lambda: self._logger.log(level, message, *arguments, extra=attributes))
 
     def when_told(self, call: Callable[[], None]) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from otel_health.check import CheckReturn
+from otel_health.report import TaskState
 
 Watcher = Callable[[], None]
 
@@ -20,6 +21,8 @@ class Instant:
     """Until when what it says holds by itself: seconds on the Checker's clock."""
     pending: bool = False
     """Whether it has nothing to say yet."""
+    task_state: TaskState | None = None
+    """What the task is doing that it speaks for, where it is one."""
 
     # One that may be taken again: a finaliser may turn a gate at any allocation, in the thread that holds it.
     _guard: ClassVar[threading.RLock] = threading.RLock()

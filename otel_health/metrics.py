@@ -18,7 +18,7 @@ from opentelemetry.metrics import (
 
 from otel_health import names
 from otel_health.forks import tell_of_forks
-from otel_health.report import MAX_OBSERVATIONS, CheckResult, ComponentState, ErrorType, Status
+from otel_health.report import MAX_OBSERVATIONS, CheckResult, ComponentState, ErrorType, Status, TaskState
 
 DURATION_BOUNDS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Seconds. Few, since most of a scrape's cost is the writing of buckets; 1.0 is kubelet's default timeout."""
@@ -50,6 +50,8 @@ class Sampled(Protocol):
     def last_success(self) -> float | None: ...
     @property
     def abandoned_runs(self) -> int: ...
+    @property
+    def task_state(self) -> TaskState | None: ...
 
     prepared: object
     """What the metrics keep for the component, so that a scrape need not make it anew; None before the first."""
@@ -123,6 +125,16 @@ class Instruments:
         self._failures = meter.create_counter(
             names.CHECK_FAILURES, "", "How often a check failed, by the type of its error."
         )
+        self._counters = {
+            name: meter.create_counter(name, "", description)
+            for name, description in (
+                (
+                    names.TASK_CRASHES,
+                    "How often a supervised task ended that should not have, by the type of its error.",
+                ),
+                (names.TASK_RESTARTS, "How often a supervised task was started anew."),
+            )
+        }
         self._lag = meter.create_histogram(
             names.EVENT_LOOP_LAG,
             "s",
@@ -181,6 +193,13 @@ class Instruments:
         except BaseException as error:  # noqa: BLE001 - telemetry never hurts, whatever the provider does.
             self._lose(error, tell)
 
+    def count(self, name: str, attributes: dict[str, str], tell: Tell) -> None:
+        """Count something that has happened, by the name of its instrument."""
+        try:
+            self._counters[name].add(1, attributes)
+        except BaseException as error:  # noqa: BLE001 - as in record.
+            self._lose(error, tell)
+
     def record_lag(self, seconds: float, tell: Tell) -> None:
         """Take in how late the event loop was."""
         try:
@@ -209,6 +228,7 @@ class Instruments:
         gauge(
             names.CHECK_ABANDONED, [self._read(_abandoned)], "", "Runs still alive although their deadline has passed."
         )
+        up_down(names.TASK_STATE, [self._read(_task_state)], "", "1 for what the supervised task is doing, else 0.")
         gauge(names.PROBE_UP, [self._read(_probe_up)], "", "1 while the probe passes or warns, 0 while it fails.")
         up_down(names.PROBE_STATUS, [self._read(_probe_status)], "", "1 for the status that the probe has, else 0.")
 
@@ -306,6 +326,14 @@ def _observation(boards: "list[Board]") -> Iterator[Observation]:
 def _abandoned(boards: "list[Board]") -> Iterator[Observation]:
     for component, _ in _components(boards):
         yield Observation(component.abandoned_runs, _prepared(component).attributes)
+
+
+def _task_state(boards: "list[Board]") -> Iterator[Observation]:
+    for component, _ in _components(boards):
+        doing = component.task_state
+        if doing is not None:
+            for each in TaskState:
+                yield Observation(int(each is doing), {**_prepared(component).attributes, names.STATE: each.value})
 
 
 def _probes(boards: "list[Board]") -> dict[str, Status]:

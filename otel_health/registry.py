@@ -12,7 +12,7 @@ from otel_health import state as states
 from otel_health.check import STANDARD_PROBES, STARTUPZ, Check, judge
 from otel_health.instant import Instant
 from otel_health.names import COMPONENT
-from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, Transition
+from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, TaskState, Transition
 from otel_health.run import Ended, Slot
 
 MAX_EXCEPTION_TYPES = 20
@@ -65,6 +65,11 @@ class Component:
     def abandoned_runs(self) -> int:
         """How many runs outlived their deadline and are still alive."""
         return self.slot.abandoned_runs
+
+    @property
+    def task_state(self) -> TaskState | None:
+        """What the supervised task is doing, where the component is one."""
+        return None if self.instant is None else self.instant.task_state
 
     def aged(self, now: float) -> ComponentState:
         """The state as it is at `now`."""

@@ -66,6 +66,18 @@ class ErrorType(StrEnum):
     """The run passed, but took longer than `warn_after`."""
 
 
+class TaskState(StrEnum):
+    """What a supervised task is doing."""
+
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    """It has ended, and waits for its next start."""
+    GAVE_UP = "gave_up"
+    """It has ended, and is started no more."""
+    FINISHED = "finished"
+    """It has ended as it was meant to."""
+
+
 made: Final = tuple.__new__
 """Makes a named tuple of all its fields, in a third of the time that its class takes."""
 

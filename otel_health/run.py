@@ -256,7 +256,7 @@ class Run:
         try:
             if coroutine is None:
                 made: object = self.slot.function()
-                coroutine = made if isinstance(made, types.CoroutineType) else _awaited(made)  # type: ignore[arg-type]
+                coroutine = made if isinstance(made, types.CoroutineType) else awaited(made)  # type: ignore[arg-type]
             # The first slice is the only one of most checks, and needs nothing of what the later ones do.
             suspended = coroutine.send(None)
         except StopIteration as stop:
@@ -287,7 +287,7 @@ class Run:
             self.settle(now, ErrorType.TIMEOUT if now > self.deadline else None)
         if self.task is not None:
             self.release()
-        if isinstance(interrupt, KeyboardInterrupt) and _pressed(interrupt):
+        if isinstance(interrupt, KeyboardInterrupt) and pressed(interrupt):
             raise interrupt
 
     @types.coroutine
@@ -310,7 +310,7 @@ class Run:
                 closed = self._stopped or isinstance(exception, GeneratorExit)
                 if closed or (self.ended is None and self._foreign):
                     self._foreign = True
-                    _close(coroutine)
+                    close(coroutine)
                     raise
                 thrown = exception
             begun = clock()
@@ -383,14 +383,14 @@ class Run:
         coroutine = None
         try:
             if exception is None and not isinstance(value, bool | dict | None) and inspect.isawaitable(value):
-                coroutine = value if inspect.iscoroutine(value) else _awaited(value)
+                coroutine = value if inspect.iscoroutine(value) else awaited(value)
         except BaseException as raised:  # noqa: BLE001 - an object that breaks at a look is no result.
             exception = raised
         if coroutine is None:
             self.value, self.exception = value, exception
             self.settle(finished, ErrorType.TIMEOUT if finished > self.deadline else None)
         elif self.ended is None:
-            _close(coroutine)
+            close(coroutine)
         else:
             self.drive(coroutine)
 
@@ -413,7 +413,8 @@ def _turn() -> Generator[None, None, None]:
     yield
 
 
-async def _awaited(value: Awaitable[object]) -> object:
+async def awaited(value: Awaitable[object]) -> object:
+    """Make a coroutine of any awaitable."""
     return await value
 
 
@@ -421,14 +422,15 @@ def _cancelling(task: asyncio.Task[Any] | None) -> int:
     return 0 if task is None else task.cancelling()
 
 
-def _close(coroutine: Coroutine[Any, Any, object]) -> None:
+def close(coroutine: Coroutine[Any, Any, object]) -> None:
+    """End a coroutine that is not to be driven any further, whatever it does."""
     try:
         coroutine.close()
     except BaseException:  # noqa: BLE001 - it refuses to end; it is simply never resumed again.
         return
 
 
-def _pressed(interrupt: KeyboardInterrupt) -> bool:
+def pressed(interrupt: KeyboardInterrupt) -> bool:
     """Whether the interrupt came from the process's SIGINT handler, not from the check itself."""
     traceback = interrupt.__traceback__
     if traceback is None:

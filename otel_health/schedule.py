@@ -6,6 +6,9 @@ import random
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+BACKOFF_JITTER: Final = 0.2
+"""Part of a wait after a failure by which it is spread."""
+
 JITTER: Final = 0.1
 """Part of an interval by which renewals are spread, so that a fleet does not fall into step."""
 
@@ -110,3 +113,19 @@ def next_delay(interval: float, elapsed: float, *, differs: bool) -> float:
     if differs:
         return min(interval, SECOND_LOOK * random.uniform(0.5, 0.95))
     return max(interval * random.uniform(1 - JITTER, 1 + JITTER) - elapsed, 0.0)
+
+
+def backoff(failures: int, *, first: float, most: float) -> float:
+    """Return the seconds to wait after so many failures in a row: doubled each time, plus or minus 20 %.
+
+    Args:
+        failures: How many, from 1.
+        first: Seconds after the first.
+        most: Seconds that this grows to.
+    """
+    return spread(min(first * 2.0 ** min(failures - 1, 1000), most))
+
+
+def spread(seconds: float) -> float:
+    """Return the seconds, plus or minus 20 %, so that a fleet does not fall into step."""
+    return seconds * random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)

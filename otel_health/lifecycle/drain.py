@@ -148,6 +148,7 @@ class Drain:
         """
         if self._began_at is None:
             self._look()
+            self._checker.engine.leaving = True
             self._began_at = self._checker.now()
             self.gate.close(reason)
         call_on(self._loop, self._begun)
@@ -168,6 +169,7 @@ class Drain:
         if self._loop is not None:
             raise RuntimeError("this Drain is entered already; use one for each service")
         self._reset()
+        self._checker.engine.leaving = False
         self.gate.open()
         self._loop = asyncio.get_running_loop()
         self._unsubscribe = self._checker.subscribe(lambda _: self._look())

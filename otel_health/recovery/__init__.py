@@ -1,0 +1,5 @@
+"""What a service mends by itself: tasks that are started anew, and actions after a confirmed failure."""
+
+from otel_health.recovery.supervisor import Supervisor
+
+__all__ = ["Supervisor"]
