@@ -31,6 +31,7 @@ from otel_health.engine import Engine, Listener
 from otel_health.events import TRACE, Events, Trace
 from otel_health.gate import Gate
 from otel_health.heartbeat import Heartbeat
+from otel_health.history import Particulars
 from otel_health.http.endpoints import (
     Authorize,
     Endpoints,
@@ -314,6 +315,10 @@ class Checker:
     def report_one(self, probe: str, component: str) -> HealthReport | None:
         """Return one component's state by its own status; None where the probe does not ask it."""
         return self.engine.registry.report_one(probe, component)
+
+    def particulars(self, component: str) -> Particulars | None:
+        """Return what is known of a component beside its state; None where there is none of that name."""
+        return self.engine.registry.particulars(component)
 
     def expires_at(self, probe: str) -> float:
         """Return when the first of the probe's states stops being believed: seconds on the monotonic clock."""

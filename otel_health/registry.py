@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from otel_health import state as states
 from otel_health.check import STANDARD_PROBES, STARTUPZ, Check, judge
+from otel_health.history import Particulars, remembered
 from otel_health.instant import Instant
 from otel_health.names import COMPONENT
 from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, TaskState, Transition
@@ -42,6 +43,8 @@ class Component:
         """When the status last changed: monotonic seconds."""
         self.last_run: float | None = None
         self.last_success: float | None = None
+        self.runs = b""
+        """The last runs, as `history` keeps them."""
         self.attributes = {COMPONENT: check.name}
         self.prepared: object = None
         self.registered = False
@@ -310,6 +313,13 @@ class Registry:
                 return HealthReport(probe, status, MappingProxyType({name: state}), state.expires_at)
         return None
 
+    def particulars(self, name: str) -> Particulars | None:
+        """What is known of a component beside its state; None where there is none of that name."""
+        component = self._components.get(name.casefold())
+        if component is None:
+            return None
+        return Particulars(component.check.critical, component.last_success, component.runs)
+
     def states(self) -> list[tuple[Component, ComponentState]]:
         """Every component with its state as it is now."""
         return self._aged(list(self._components.values()))
@@ -356,6 +366,7 @@ class Registry:
                 aged = states.aged(held, component.check, finished)
         after = states.advance(aged, result, component.check, believed_until)
         component.finished = finished
+        component.runs = remembered(component.runs, result)
         if result.duration is not None:
             component.last_run = result.checked_at
             if result.status is not Status.FAIL:

@@ -104,7 +104,8 @@ async def test_health_json_says_no_more_than_names_by_default() -> None:
         ("application/health+json", "application/health+json"),
         ("text/plain", "text/plain; charset=utf-8"),
         ("text/plain;q=0.5, application/json", "application/json"),
-        ("text/html,application/xhtml+xml,*/*;q=0.8", "application/health+json"),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html; charset=utf-8"),
+        ("application/json, text/html", "application/json"),
         ("image/png", "application/health+json"),
         ("application/json;q=nonsense, text/plain;q=0.1", "text/plain; charset=utf-8"),
     ],
@@ -221,9 +222,12 @@ async def test_details_full_to_the_letter() -> None:
 
 @pytest.mark.parametrize("path", ["/readyz", "/readyz?verbose", "/readyz/postgres", "/readyz/postgres?verbose"])
 @pytest.mark.parametrize("details", ["status", "names"])
-async def test_anonymous_answers_leak_nothing(path: str, details: str) -> None:
+@pytest.mark.parametrize("accept", ["*/*", "text/html"])
+async def test_anonymous_answers_leak_nothing(path: str, details: str, accept: str) -> None:
     """No message, host, user, URL, class name or traceback; sub-routes tell no more than the root."""
-    response = await get(example(), path, details=details)
+    checker = example()
+    await checker.run()
+    response = await get(checker, path, accept, details=details)
 
     everything = response.text + str(response.headers)
     for word in (SECRET, "db.internal", "orders", "Connection", "Traceback", "5432", "1.2.3"):
@@ -364,11 +368,13 @@ async def test_other_methods_are_not_allowed(method: str, path: str) -> None:
         assert response.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize("accept", ["*/*", "text/html"])
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/readyz?verbose", "/readyz/postgres", "/readyz/nobody", "/x"])
-async def test_head_is_get_without_the_body(path: str) -> None:
+async def test_head_is_get_without_the_body(path: str, accept: str) -> None:
     """Same status, same headers."""
     async with client(example().asgi()) as opened:
-        got, head = await opened.get(path), await opened.head(path)
+        headers = {"accept": accept}
+        got, head = await opened.get(path, headers=headers), await opened.head(path, headers=headers)
 
     assert (got.status_code, dict(got.headers)) == (head.status_code, dict(head.headers))
     assert head.headers["cache-control"] == "no-store"

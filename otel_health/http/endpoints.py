@@ -2,7 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Collection
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
 from starlette.datastructures import URLPath
@@ -10,8 +11,10 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import Receive, Scope, Send
 
-from otel_health.http import render
+from otel_health.history import Particulars
+from otel_health.http import render, status_page
 from otel_health.http.negotiation import (
+    HTML,
     MAX_EXCLUDED,
     MAX_EXCLUDED_BYTES,
     MAX_QUERY_BYTES,
@@ -21,6 +24,12 @@ from otel_health.http.negotiation import (
 )
 from otel_health.http.render import Details, Service
 from otel_health.report import HealthReport
+
+SHARED_SECONDS: Final = 1.0
+"""How long one status page serves all who may see everything, unless something changes sooner."""
+
+SLICE: Final = 50
+"""Components of such a page that are rendered before the loop has its turn; each takes some 30 us."""
 
 Authorize = Callable[[Request], bool | Awaitable[bool]]
 """Whether a caller may see everything; only an answer of exactly True counts."""
@@ -43,6 +52,7 @@ class Source(Protocol):
     def renewal(self, probe: str, only: str | None = None) -> "asyncio.Future[None] | None": ...
     def report(self, probe: str, *, exclude: Collection[str] = ()) -> HealthReport: ...
     def report_one(self, probe: str, component: str) -> HealthReport | None: ...
+    def particulars(self, component: str) -> Particulars | None: ...
     def expires_at(self, probe: str) -> float: ...
     def fault(self, message: str, *arguments: object) -> None: ...
 
@@ -56,16 +66,22 @@ class Page(NamedTuple):
     expires_at: float
 
 
-def page(status: int, media_type: str, body: bytes, *, expires_at: float = float("inf"), allow: bool = False) -> Page:
+def page(
+    status: int,
+    media_type: str,
+    body: bytes,
+    *,
+    expires_at: float = float("inf"),
+    more: Iterable[tuple[bytes, bytes]] = (),
+) -> Page:
     """Make an answer; none may be kept by anyone on the way."""
     headers = [
         (b"content-type", media_type.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
+        *more,
     ]
-    if allow:
-        headers.append((b"allow", b"GET, HEAD"))
     return Page(
         {"type": "http.response.start", "status": status, "headers": headers},
         {"type": "http.response.body", "body": body},
@@ -74,8 +90,14 @@ def page(status: int, media_type: str, body: bytes, *, expires_at: float = float
     )
 
 
+def _status_page(report: HealthReport, pieces: Iterable[str], expires_at: float) -> Page:
+    body = "".join(pieces).encode("utf-8", "replace")
+    status = 200 if report.status.up else 503
+    return page(status, HTML, body, expires_at=expires_at, more=status_page.headers())
+
+
 NOT_FOUND: Final = page(404, TEXT, b"not found\n")
-NOT_ALLOWED: Final = page(405, TEXT, b"method not allowed\n", allow=True)
+NOT_ALLOWED: Final = page(405, TEXT, b"method not allowed\n", more=[(b"allow", b"GET, HEAD")])
 BAD_EXCLUDE: Final = page(
     400,
     TEXT,
@@ -93,6 +115,7 @@ class ProbeEndpoint:
         self._authorize = authorize
         self._version = -1
         self._pages: dict[tuple[str, str | None], Page] = {}
+        self._full_pages: dict[str | None, tuple[int, Page]] = {}
         self.__name__ = probe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's shape.
@@ -115,7 +138,9 @@ class ProbeEndpoint:
         source = self._source
         key = (TEXT if query else accepted(_header(scope, b"accept")), component)
         kept = self._pages.get(key)
-        if kept is None or source.renewal(self._probe, component) is not None or self._version != source.version:
+        if kept is None or (key[0] != HTML and source.renewal(self._probe, component) is not None):
+            return None
+        if self._version != source.version:
             return None
         if source.now() < kept.expires_at:
             return kept
@@ -149,10 +174,13 @@ class ProbeEndpoint:
                 media_type = TEXT
             if details == "status":
                 excluded = ()  # Whether a name changes the verdict is more than the verdict alone.
-        renewal = source.renewal(self._probe, component)
+        # The page looks on: that it is open in somebody's browser has no check run.
+        renewal = None if media_type == HTML else source.renewal(self._probe, component)
         if renewal is not None:
             budget = source.answer_within - (source.now() - asked_at)
             await asyncio.wait((renewal,), timeout=max(budget, 0.0))
+        if details == "full" and media_type == HTML:
+            return await self._full_page(component, excluded)
         if excluded or details == "full":
             return self._render(media_type, component, details, excluded)
         if self._version != source.version:
@@ -166,24 +194,63 @@ class ProbeEndpoint:
         return kept
 
     def _render(self, media_type: str, component: str | None, details: Details, exclude: tuple[str, ...]) -> Page:
-        unknown: list[str] = []
-        matched: list[str] = []
-        if component is not None:
-            one = self._source.report_one(self._probe, component)
-            if one is None:
-                return NOT_FOUND
-            report = one
-        else:
-            report = self._source.report(self._probe)
-            if exclude:
-                matched = [name for name in exclude if name in report.components]
-                unknown = [name for name in exclude if name not in report.components]
-                report = self._source.report(self._probe, exclude=matched)
+        asked = self._asked(component, exclude)
+        if asked is None:
+            return NOT_FOUND
+        report, matched, unknown = asked
+        if media_type == HTML:
+            pieces = status_page.pieces(
+                report, details, self._source.service, component=component, excluded=matched, unknown=unknown
+            )
+            return _status_page(report, pieces, report.expires_at)
         if media_type == TEXT:
             body = render.as_text(report, details, matched, unknown)
         else:
             body = render.as_json(report, details, self._source.service, unknown)
         return page(200 if report.status.up else 503, media_type, body, expires_at=report.expires_at)
+
+    async def _full_page(self, component: str | None, exclude: tuple[str, ...]) -> Page:
+        """The status page with everything: rendered at most once a second, in slices that hold nobody up."""
+        source = self._source
+        version, kept = self._full_pages.get(component, (-1, NOT_FOUND))
+        if not exclude and version == source.version and source.now() < kept.expires_at:
+            return kept
+        version, until = source.version, source.now() + SHARED_SECONDS
+        asked = self._asked(component, exclude)
+        if asked is None:
+            return NOT_FOUND
+        report, matched, unknown = asked
+        pieces = []
+        for piece in status_page.pieces(
+            report,
+            "full",
+            source.service,
+            component=component,
+            excluded=matched,
+            unknown=unknown,
+            seen=status_page.Seen(source.particulars, time.time()),
+        ):
+            pieces.append(piece)
+            if len(pieces) % SLICE == 0:
+                await asyncio.sleep(0)
+        made = _status_page(report, pieces, min(report.expires_at, until))
+        if not exclude:
+            self._full_pages[component] = version, made
+        return made
+
+    def _asked(
+        self, component: str | None, exclude: tuple[str, ...]
+    ) -> tuple[HealthReport, Collection[str], Collection[str]] | None:
+        """The report that is asked for, with the names that were left out of it, and those that match nothing."""
+        if component is not None:
+            one = self._source.report_one(self._probe, component)
+            return None if one is None else (one, (), ())
+        report = self._source.report(self._probe)
+        if not exclude:
+            return report, (), ()
+        matched = [name for name in exclude if name in report.components]
+        unknown = [name for name in exclude if name not in report.components]
+        return self._source.report(self._probe, exclude=matched), matched, unknown
 
     async def _lifted(self, scope: Scope) -> bool:
         """Whether the caller may see everything; an authoriser that raises or dawdles lifts nobody."""

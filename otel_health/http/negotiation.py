@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 HEALTH_JSON: Final = "application/health+json"
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
+HTML: Final = "text/html; charset=utf-8"
 
 MAX_EXCLUDED: Final = 32
 MAX_EXCLUDED_BYTES: Final = 1024
@@ -37,7 +38,7 @@ _OFFERED: Final = {
     "text/plain": TEXT,
     "application/*": HEALTH_JSON,
     "*/*": HEALTH_JSON,
-    "text/html": HEALTH_JSON,
+    "text/html": HTML,
 }
 
 

@@ -42,7 +42,7 @@ QUERIES: Final = st.one_of(
     st.integers(0, 20_000).map(lambda length: b"exclude=" + b"a" * length),
 )
 MEDIA: Final = st.sampled_from(
-    [b"text/plain", b"application/json", b"*/*", b";q=", b"nan", b"1e999", b",", b"\xff", b"q=-1"]
+    [b"text/plain", b"text/html", b"application/json", b"*/*", b";q=", b"nan", b"1e999", b",", b"\xff", b"q=-1"]
 )
 ACCEPT: Final = st.lists(
     st.tuples(
@@ -121,11 +121,18 @@ def _generated(runner: asyncio.Runner, cases: int) -> tuple[str, bool]:
     return told, not crashes and statuses.keys() <= ALLOWED and slowest <= 1.0 and forged == 0
 
 
+MEDIA_TYPES: Final = ["application/health+json", "text/plain", "text/html"]
+
+
 def _operation(*statuses: int, component: bool) -> dict[str, Any]:
     query = [
         {"name": "exclude", "in": "query", "schema": {"type": "array", "items": {"type": "string"}}},
         {"name": "verbose", "in": "query", "schema": {"type": "string"}},
-        {"name": "Accept", "in": "header", "schema": {"type": "string"}},
+        {
+            "name": "Accept",
+            "in": "header",
+            "schema": {"anyOf": [{"type": "string", "enum": MEDIA_TYPES}, {"type": "string"}]},
+        },
     ]
     names = {"anyOf": [{"type": "string", "enum": list(NAMES)}, {"type": "string", "minLength": 1}]}
     below = {"name": "component", "in": "path", "required": True, "schema": names}

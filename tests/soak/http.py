@@ -4,6 +4,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -251,6 +252,7 @@ def gate_S6(scale: float) -> Figure:
         runner.run(checker.run())
         served = apps(checker)
         reported = json.loads(runner.run(_get(served["asgi"], "/readyz")).content)
+        cards = _cards(runner.run(_get(served["asgi"], "/readyz", "text/html")))
 
         @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(st.sampled_from(sorted(served)), EXCLUDED)
@@ -272,6 +274,8 @@ def gate_S6(scale: float) -> Figure:
                 name = name.removesuffix("/")
                 if json.loads(response.content)["checks"] != {name: reported["checks"][name]}:
                     wrong.append("a component says more than the root")
+                if _cards(runner.run(_get(served[app], "/readyz/" + quoted(name), "text/html"))) != {name: cards[name]}:
+                    wrong.append("a component's page says more than the root's")
             elif name.strip("/") and (response.status_code, response.content) != (404, b"not found\n"):
                 wrong.append(f"unknown: {response.status_code} {name!r}")
 
@@ -285,9 +289,14 @@ def gate_S6(scale: float) -> Figure:
     )
 
 
-async def _get(app: Any, target: str) -> Response:
+async def _get(app: Any, target: str, accept: str = "*/*") -> Response:
     async with client_of(app) as client:
-        return await client.get(target)
+        return await client.get(target, headers={"accept": accept})
+
+
+def _cards(page: Response) -> dict[str, str]:
+    """What a status page says of each component."""
+    return dict(re.findall('(?s)<li id="c-(.*?)"(.*?)</li>', page.text))
 
 
 def quoted(name: str) -> str:

@@ -270,7 +270,7 @@ class Sinks:
                 "/livez",
                 *map("/readyz/{}".format, self.checker.names),
             ):
-                for accept in ("application/json", "text/plain"):
+                for accept in ("application/json", "text/plain", "text/html"):
                     # What an authorised caller was told before must not be kept for anyone else.
                     await client.get(path, headers={"accept": accept, "x-token": "right"})
                     response = await client.get(path, headers={"accept": accept})

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Final
 
-from otel_health.http.negotiation import TEXT, accepted, parse_query
+from otel_health.http.negotiation import HEALTH_JSON, HTML, TEXT, accepted, parse_query
 from otel_health.lifecycle.serving.http1 import (
     NO_EXCLUDE,
     NOT_ALLOWED,
@@ -44,7 +44,8 @@ def asked_for(request: Request) -> str | Answer:
             return NO_EXCLUDE
         if parsed[0]:
             return TEXT
-    return accepted(request.accept)
+    media_type = accepted(request.accept)
+    return HEALTH_JSON if media_type == HTML else media_type  # The status page is the service's own.
 
 
 def probe_at(path: bytes) -> str:
