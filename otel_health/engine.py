@@ -78,7 +78,7 @@ class Engine:
             RuntimeError: It is open, or belongs to another loop.
             ValueError: Another open Checker of this meter provider has a check of the same name.
         """
-        if self._closing or self._schedule.running:
+        if self._closing or self.is_open:
             raise RuntimeError("this Checker is already open; open it once, or use a second Checker")
         self._instruments.refuse_shared(self, self.names)
         loop = self.attach()
@@ -205,10 +205,7 @@ class Engine:
 
     def renewal(self, probe: str, only: str | None = None) -> "asyncio.Future[None] | None":
         """Renew on demand what is too old for this probe, or for one component; what to wait for, if anything."""
-        loop = self._loop
-        if self._closing or (self._schedule.running and loop is not None and not loop.is_closed()):
-            return None
-        return self.renewed(probe, only)
+        return None if self._closing or self.is_open else self.renewed(probe, only)
 
     def renewed(self, probe: str, only: str | None = None) -> "asyncio.Future[None] | None":
         """Renew what is too old, also where that happens in the background; what to wait for, if anything."""
@@ -235,8 +232,9 @@ class Engine:
 
     @property
     def is_open(self) -> bool:
-        """Whether it runs in the background."""
-        return self._schedule.running
+        """Whether it runs in the background: no longer, once its loop was closed under it."""
+        loop = self._loop
+        return self._schedule.running and loop is not None and not loop.is_closed()
 
     @property
     def is_published(self) -> bool:

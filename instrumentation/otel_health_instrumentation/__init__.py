@@ -6,11 +6,14 @@ from typing import Any
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined] # It is untyped.
 
 from otel_health import Checker
+from otel_health_instrumentation.asgi import HealthMiddleware
 from otel_health_instrumentation.configuration import Configuration, configured
 from otel_health_instrumentation.guard import guarded
-from otel_health_instrumentation.health import Health
+from otel_health_instrumentation.health import Health, current, make_current
+from otel_health_instrumentation.web import web_hooks
+from otel_health_instrumentation.wsgi import HealthWSGIMiddleware
 
-__all__ = ["HealthInstrumentor", "__version__"]
+__all__ = ["HealthInstrumentor", "HealthMiddleware", "HealthWSGIMiddleware", "__version__"]
 __version__ = "0.1.0"
 
 
@@ -23,13 +26,11 @@ class HealthInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     configuration = Configuration
 
-    health: Health | None = None
-    """The health of this process, while it is instrumented."""
-
     @property
     def checker(self) -> Checker | None:
         """The Checker, for checks of the application's own; None while nothing is instrumented."""
-        return None if self.health is None else self.health.checker
+        health = current()
+        return None if health is None else health.checker
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Nothing in particular: whatever is there is hooked, whatever is not is left alone."""
@@ -37,10 +38,14 @@ class HealthInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, **options: Any) -> None:
         with guarded("instrument the application"):
-            self.health = Health(configured(options))
+            make_current(Health(configured(options)))
+            self._web = web_hooks()
+            self._web.hook()
 
     def _uninstrument(self, **_: Any) -> None:
-        health, self.health = self.health, None
         with guarded("leave the application"):
+            health = current()
+            make_current(None)
             if health is not None:
-                health.forget()
+                self._web.unhook()
+                health.end()

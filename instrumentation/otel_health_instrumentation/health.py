@@ -1,23 +1,24 @@
-"""The health of a process: its Checker, when it runs, and the routes that show it."""
+"""The health of a process: its Checker, and where and when that runs."""
 
+import asyncio
 import os
-from contextlib import AsyncExitStack
-from typing import Any, Final
+from contextlib import AsyncExitStack, suppress
+from typing import Final
 
 from opentelemetry.metrics import get_meter_provider
 from opentelemetry.sdk.metrics import MeterProvider
-from starlette.routing import BaseRoute, Match
-from starlette.types import Scope
 
 from otel_health import Checker
-from otel_health.access import bearer
 from otel_health.lifecycle import LivenessServer
 from otel_health.prometheus import PrometheusExporter
 from otel_health.workers import Workers
+from otel_health_instrumentation.background import Background
 from otel_health_instrumentation.configuration import NONE, Configuration
 from otel_health_instrumentation.guard import guarded
+from otel_health_instrumentation.pages import Pages
 
-METRICS: Final = "/metrics"
+END_SECONDS: Final = 2.0
+"""How long ending waits, at most, for runs that are under way."""
 
 OF_A_CHECKER: Final = (
     "timeout",
@@ -36,79 +37,89 @@ OF_A_CHECKER: Final = (
 class Health:
     """One Checker, opened where the application runs: on the server's event loop, or in a thread of ours.
 
+    Nothing runs before an application lives or is asked, so it does not matter what is imported or forked before.
+
     Args:
-        configuration: What the operator said.
+        said: What the operator said.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self.exporter = None if configuration.metrics == NONE else _exporter()
+    def __init__(self, said: Configuration) -> None:
+        self._said = said
+        self._exporter = None if said.metrics == NONE else _exporter()
         self.checker = Checker(
-            meter_provider=None if self.exporter is None else self.exporter.meter_provider,
-            service_id=configuration.service_id or os.environ.get("OTEL_SERVICE_NAME"),
-            **{name: said for name in OF_A_CHECKER if (said := getattr(configuration, name)) is not None},
+            meter_provider=None if self._exporter is None else self._exporter.meter_provider,
+            service_id=said.service_id or os.environ.get("OTEL_SERVICE_NAME"),
+            **{name: value for name in OF_A_CHECKER if (value := getattr(said, name)) is not None},
         )
-        self.routes = self._routes()
+        self.pages = Pages(self.checker, self._exporter, said)
+        self.background = Background()
         self._opened: AsyncExitStack | None = None
-
-    def route(self, scope: Scope) -> BaseRoute | None:
-        """Return the route that answers this request, made ready to handle it; None where it is the application's."""
-        for route in self.routes:
-            match, found = route.matches(scope)
-            if match is not Match.NONE:
-                scope.update(found)
-                return route
-        return None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> None:
-        """Run the checks on this event loop from now on; once is enough for a process."""
+        """Run the checks on this event loop from now on, unless they run already."""
         if self.checker.is_open:
             return
-        self._opened = opened = AsyncExitStack()
-        with guarded("start its checks"):
+        with guarded("start the checks"):
+            self._loop = asyncio.get_running_loop()
+            self._opened = opened = AsyncExitStack()
             await opened.enter_async_context(self.checker)
-            workers = await self._with_siblings(opened)
-            await self._with_liveness(opened, workers)
+            workers = await self._find_workers(opened)
+            await self._serve_liveness(opened, workers)
 
     async def close(self) -> None:
-        """Run the checks no more, on the loop where they were opened."""
+        """Run the checks no more, on the loop where they were started."""
         opened, self._opened = self._opened, None
         if opened is not None:
-            with guarded("stop its checks"):
+            with guarded("stop the checks"):
                 await opened.aclose()
 
-    def forget(self) -> None:
-        """Take the metrics off the provider they were put on."""
-        if self.exporter is not None:
-            self.exporter.shutdown()
+    def start(self) -> None:
+        """Run the checks in a thread of ours from now on, unless they run already: there is no event loop."""
+        if not self.checker.is_open and not self.background.running:
+            with guarded("start the checks in a thread"):
+                self.background.call(self.open())
 
-    async def _with_siblings(self, opened: AsyncExitStack) -> Workers | None:
-        if not (self._configuration.workers or self._configuration.liveness_port):
-            return None
-        with guarded("find the other workers"):
-            return await opened.enter_async_context(Workers(self.checker, exporter=self.exporter))
+    def end(self) -> None:
+        """Run the checks no more, from whatever thread, and take the metrics off their provider."""
+        if self.background.running:
+            with suppress(TimeoutError):
+                self.background.call(self.close()).result(END_SECONDS)
+            self.background.stop()
+        elif self.checker.is_open and self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self.close(), self._loop)
+        if self._exporter is not None:
+            self._exporter.shutdown()
+
+    async def _find_workers(self, opened: AsyncExitStack) -> Workers | None:
+        if self._said.workers or self._said.liveness_port:
+            with guarded("find the other workers"):
+                return await opened.enter_async_context(Workers(self.checker, exporter=self._exporter))
         return None
 
-    async def _with_liveness(self, opened: AsyncExitStack, workers: Workers | None) -> None:
-        port = self._configuration.liveness_port
+    async def _serve_liveness(self, opened: AsyncExitStack, workers: Workers | None) -> None:
+        port = self._said.liveness_port
         if port is not None:
             with guarded(f"serve liveness on port {port}"):
                 await opened.enter_async_context(LivenessServer(self.checker, port=port, workers=workers))
 
-    def _routes(self) -> list[BaseRoute]:
-        said = self._configuration
-        options: dict[str, Any] = {"details": said.details or "names"}
-        if said.token is not None:
-            options["authorize"] = bearer(said.token)
-        routes = self.checker.routes(said.prefix or "", **options)
-        if self.exporter is not None:
-            routes.append(self.exporter.route(said.metrics or METRICS))
-        return routes
-
 
 def _exporter() -> PrometheusExporter:
-    """A Prometheus reader on the application's own meter provider, or, where there is no SDK, on one of our own."""
+    """A reader on the application's own meter provider, or, where there is no SDK, on a provider of ours."""
     provider = get_meter_provider()
     if isinstance(provider, MeterProvider):
         return PrometheusExporter(meter_provider=provider)
     return PrometheusExporter(service_name=os.environ.get("OTEL_SERVICE_NAME"))
+
+
+_current: list[Health] = []
+
+
+def current() -> Health | None:
+    """Return the health of this process; None while nothing is instrumented."""
+    return _current[-1] if _current else None
+
+
+def make_current(health: Health | None) -> None:
+    """Have this be the health of the process from now on."""
+    _current[:] = [] if health is None else [health]

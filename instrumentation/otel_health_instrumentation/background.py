@@ -1,0 +1,64 @@
+"""An event loop in a thread of ours, for applications that have none."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
+
+from otel_health.forks import leave, tell_of_forks
+
+Result = TypeVar("Result")
+
+STOP_SECONDS: Final = 2.0
+"""How long stopping waits, at most, for the thread to end."""
+
+
+class Background:
+    """A loop in a daemon thread, which begins with the first call, in whatever process that is made."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.forked()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """Begin anew: a forked child has no such thread, and the loop is the parent's."""
+        self._lock = threading.Lock()
+        if self._loop is not None:
+            leave(self._loop)
+        self._loop = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a thread."""
+        return self._loop is not None
+
+    def call(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Have a coroutine run on the loop; its future may be waited for in any other thread."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_run, args=(self._loop,), name="otel_health-background", daemon=True
+                )
+                self._thread.start()
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def stop(self) -> None:
+        """End the thread; a later call begins another."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(STOP_SECONDS)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()

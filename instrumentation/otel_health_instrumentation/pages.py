@@ -1,0 +1,64 @@
+"""The pages that a process shows in front of its application: the probes, and the metrics."""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from starlette.routing import BaseRoute, Match
+from starlette.types import Receive, Scope, Send
+
+from otel_health import Checker
+from otel_health.access import bearer
+from otel_health.prometheus import PrometheusExporter
+from otel_health_instrumentation.configuration import Configuration
+
+METRICS: Final = "/metrics"
+
+
+class Found(NamedTuple):
+    """What answers a request, as an ASGI application."""
+
+    path: str
+    """The page's own path, without what may stand below it."""
+    route: BaseRoute
+    parameters: Mapping[str, Any]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request that it was found for."""
+        scope.update(self.parameters)
+        await self.route.handle(scope, receive, send)
+
+
+class Pages:
+    """The probes of a Checker, and the metrics of an exporter if there is one, where the operator wants them."""
+
+    def __init__(self, checker: Checker, exporter: PrometheusExporter | None, said: Configuration) -> None:
+        prefix = said.prefix or ""
+        self._paths = tuple(f"{prefix}/{probe}" for probe in checker.probes)
+        self._routes = checker.routes(
+            prefix,
+            details=said.details or "names",  # type: ignore[arg-type] # It was read as one of the three.
+            authorize=None if said.token is None else bearer(said.token),
+        )
+        if exporter is not None:
+            self._paths += (said.metrics or METRICS,)
+            self._routes.append(exporter.route(said.metrics or METRICS))
+
+    def might_be(self, path: str) -> bool:
+        """Return whether a path could be one of theirs: asked of every request, so quick and rough."""
+        return path.startswith(self._paths)
+
+    def find(self, scope: Scope) -> Found | None:
+        """Return what answers a request, if it is for one of them."""
+        for route in self._routes:
+            match, parameters = route.matches(scope)
+            if match is not Match.NONE:
+                asked = below_root(scope)
+                return Found(next(path for path in self._paths if asked.startswith(path)), route, parameters)
+        return None
+
+
+def below_root(scope: Scope) -> str:
+    """Return the path below where the server has mounted the application."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path") or ""
+    return path.removeprefix(root) if root and path.startswith(f"{root}/") else path
