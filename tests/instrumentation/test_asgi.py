@@ -1,0 +1,240 @@
+"""Health in front of ASGI applications that know nothing of it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.testclient import TestClient
+
+from otel_health_instrumentation import HealthInstrumentor, HealthMiddleware
+from tests.doubles import failing, passing
+from tests.instrumentation.conftest import Instrument
+
+PROBES = ("/livez", "/readyz", "/startupz", "/healthz")
+
+
+async def hello(_: Any) -> PlainTextResponse:
+    """The application's own page."""
+    return PlainTextResponse("hello")
+
+
+async def raw(scope: Any, receive: Any, send: Any) -> None:
+    """An application without any framework, which knows of no lifespan."""
+    assert scope["type"] == "http"
+    await PlainTextResponse("hello")(scope, receive, send)
+
+
+def starlette() -> Starlette:
+    """As its tutorial has it."""
+    return Starlette(routes=[Route("/", hello)])
+
+
+def fastapi() -> FastAPI:
+    """As its tutorial has it."""
+    app = FastAPI()
+    app.get("/")(lambda: "hello")
+    return app
+
+
+@asynccontextmanager
+async def asking(app: Any) -> AsyncIterator[AsyncClient]:
+    """A client of the application, which is told of no lifespan."""
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://service") as client:
+        yield client
+
+
+@pytest.mark.parametrize("make", [starlette, fastapi, lambda: HealthMiddleware(raw)])
+async def test_every_probe_is_there_without_a_changed_line(make: Any, instrument: Instrument) -> None:
+    """And the metrics; the application goes on answering what is its own."""
+    instrument()
+    async with asking(make()) as client:
+        assert {path: (await client.get(path)).status_code for path in PROBES} == dict.fromkeys(PROBES, 200)
+        assert 'otel_health_probe_up{probe="readyz"} 1.0' in (await client.get("/metrics")).text
+        assert "hello" in (await client.get("/")).text
+
+
+async def test_an_application_that_was_made_before_has_them_too(instrument: Instrument) -> None:
+    """What is hooked is its class."""
+    app = starlette()
+    instrument()
+
+    async with asking(app) as client:
+        assert (await client.get("/readyz")).json() == {"status": "pass", "checks": {}}
+
+
+async def test_health_stands_outside_of_middleware_and_authentication(instrument: Instrument) -> None:
+    """A service that lets nobody in still answers its probes."""
+    app = Starlette(routes=[Route("/", hello)], middleware=[Middleware(Nobody)])
+    instrument()
+
+    async with asking(app) as client:
+        assert (await client.get("/")).status_code == 401
+        assert (await client.get("/livez")).status_code == 200
+
+
+class Nobody:
+    """Lets nobody in."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("who are you?", 401)(scope, receive, send)
+
+
+async def test_the_applications_own_route_is_left_alone(instrument: Instrument) -> None:
+    """It was there first."""
+    instrument()
+    app = Starlette(routes=[Route("/readyz", hello), Route("/metrics", hello)])
+
+    async with asking(app) as client:
+        assert (await client.get("/readyz")).text == "hello"
+        assert (await client.get("/metrics")).text == "hello"
+        assert (await client.get("/livez")).json() == {"status": "pass", "checks": {}}
+
+
+async def test_only_the_outermost_application_answers(instrument: Instrument) -> None:
+    """What is mounted in it is a part of it, and has no probes of its own."""
+    instrument()
+    app = Starlette(routes=[Mount("/part", starlette())])
+
+    async with asking(app) as client:
+        assert (await client.get("/part/")).text == "hello"
+        assert (await client.get("/part/livez")).status_code == 404
+        assert (await client.get("/livez")).status_code == 200
+
+
+async def test_below_the_root_path_of_the_server(instrument: Instrument) -> None:
+    """Servers leave in the path where they have mounted the application, or take it away."""
+    instrument()
+    transport = ASGITransport(starlette(), root_path="/api")
+    async with AsyncClient(transport=transport, base_url="http://service") as client:
+        assert (await client.get("/api/livez")).status_code == 200
+        assert (await client.get("/livez")).status_code == 200
+
+
+async def test_what_the_operator_says_of_paths_and_details(instrument: Instrument) -> None:
+    """A prefix, other metrics, less detail for anyone and everything for whoever has the token."""
+    token = "0123456789abcdef"
+    checker = instrument(prefix="/health", metrics="/health/metrics", details="status", token=token)
+    checker.add("database", failing(ConnectionError("no")), critical=False)
+    async with asking(starlette()) as client:
+        for path in ("/livez", "/metrics"):
+            assert (await client.get(path)).status_code == 404
+        assert (await client.get("/health/metrics")).status_code == 200
+        assert (await client.get("/health/readyz")).json() == {"status": "warn"}
+        full = await client.get("/health/readyz", headers={"authorization": f"Bearer {token}"})
+        assert set(full.json()["checks"]) == {"database"}
+
+
+async def test_no_metrics_where_nobody_wants_them(instrument: Instrument) -> None:
+    """The page is the application's then."""
+    instrument(metrics="none")
+
+    async with asking(starlette()) as client:
+        assert (await client.get("/metrics")).status_code == 404
+        assert (await client.get("/livez")).status_code == 200
+
+
+def test_checks_run_while_the_application_lives(instrument: Instrument) -> None:
+    """They start once it has started, and end before it ends: what it opens is open whenever they run."""
+    checker = instrument()
+    seen = []
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[dict[str, str]]:
+        seen.append(checker.is_open)
+        yield {"pool": "open"}
+        seen.append(checker.is_open)
+
+    async def state(request: Any) -> PlainTextResponse:
+        return PlainTextResponse(request.state.pool)
+
+    with TestClient(Starlette(routes=[Route("/", state)], lifespan=lifespan)) as client:
+        assert checker.is_open
+        assert client.get("/").text == "open"
+    assert seen == [False, False]
+    assert not checker.is_open
+
+
+def test_without_a_lifespan_they_start_with_the_first_request(instrument: Instrument) -> None:
+    """And again in another event loop, when theirs was closed."""
+    checker = instrument()
+    checker.add("database", passing())
+    client = TestClient(starlette())  # Without `with`: each request has a loop of its own, which is closed after it.
+
+    for _ in range(2):
+        assert client.get("/").text == "hello"
+        assert not checker.is_open
+    assert client.get("/livez").status_code == 200
+
+
+async def test_a_failing_check_fails_its_probe(instrument: Instrument) -> None:
+    """A Checker like any other, for checks of the application's own."""
+    checker = instrument(interval=0.05)
+    checker.add("database", failing(ConnectionError("no")))
+
+    async with asking(starlette()) as client:
+        answer = await client.get("/readyz")
+        while "pending" in answer.text:
+            await asyncio.sleep(0.005)
+            answer = await client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["output"] == "database: failed"
+        assert (await client.get("/livez")).status_code == 200
+
+
+def test_websockets_pass(instrument: Instrument) -> None:
+    """They are none of ours, wherever they are asked for."""
+    instrument()
+
+    async def echo(socket: Any) -> None:
+        await socket.accept()
+        await socket.send_text("hello")
+        await socket.close()
+
+    app = Starlette(routes=[WebSocketRoute("/livez", echo)])
+    with TestClient(app) as client, client.websocket_connect("/livez") as socket:
+        assert socket.receive_text() == "hello"
+
+
+async def test_a_fault_of_ours_costs_one_log_line(instrument: Instrument, caplog: pytest.LogCaptureFixture) -> None:
+    """The application gets the request as if we were not there, each time."""
+    instrument()
+
+    class OfItsOwnError(Exception):
+        pass
+
+    class Strange(Starlette):
+        @property
+        def routes(self) -> Any:
+            raise OfItsOwnError("postgres://user:secret@host")
+
+    app = Strange()
+    app.router.routes.append(Route("/livez", hello))
+    with caplog.at_level(logging.WARNING, "otel_health"):
+        async with asking(app) as client:
+            assert [(await client.get("/livez")).text for _ in range(3)] == ["hello"] * 3
+    (line,) = caplog.messages
+    assert "could not answer a probe: OfItsOwnError" in line
+    assert "secret" not in line
+
+
+async def test_what_still_stands_there_passes_everything_on(instrument: Instrument) -> None:
+    """A middleware that a server holds is nothing any more when the process is instrumented no longer."""
+    instrument()
+    app = HealthMiddleware(starlette())
+    async with asking(app) as client:
+        assert (await client.get("/livez")).status_code == 200
+        HealthInstrumentor().uninstrument()
+        assert (await client.get("/livez")).status_code == 404
+        assert (await client.get("/")).text == "hello"

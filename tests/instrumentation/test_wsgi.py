@@ -1,0 +1,193 @@
+"""Health in front of WSGI applications, whose checks run in a thread of ours."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+from otel_health_instrumentation import HealthInstrumentor, HealthWSGIMiddleware
+from tests.doubles import failing, hanging
+from tests.instrumentation.conftest import Instrument
+from tests.instrumentation.processes import in_fresh_interpreter
+
+flask = pytest.importorskip("flask")
+
+PROBES = ("/livez", "/readyz", "/startupz", "/healthz")
+
+
+def raw(_: dict[str, Any], start_response: Any) -> list[bytes]:
+    """An application without any framework."""
+    start_response("200 OK", [])
+    return [b"hello"]
+
+
+def flask_app() -> Any:
+    """As its tutorial has it."""
+    app = flask.Flask("orders")
+    app.get("/")(lambda: "hello")
+    return app
+
+
+class Answer:
+    """What a WSGI application has answered."""
+
+    def __init__(self, app: Any, path: str, **environ: str) -> None:
+        asked: dict[str, Any] = {"PATH_INFO": path, **environ}
+        setup_testing_defaults(asked)
+        self.body = b"".join(app(asked, self._start)).decode()
+
+    def _start(self, status: str, headers: list[tuple[str, str]], *_: Any) -> None:
+        self.status = int(status.split()[0])
+        self.headers = dict(headers)
+
+
+def answered(app: Any, path: str, until: Callable[[Answer], bool]) -> Answer:
+    """Ask until the answer is so, for five seconds at most."""
+    deadline = time.monotonic() + 5
+    while not until(answer := Answer(app, path)):
+        assert time.monotonic() < deadline, answer.body
+        time.sleep(0.005)
+    return answer
+
+
+@pytest.mark.parametrize("make", [flask_app, lambda: HealthWSGIMiddleware(raw)])
+def test_every_probe_is_there_without_a_changed_line(make: Any, instrument: Instrument) -> None:
+    """And the metrics; the application goes on answering what is its own."""
+    instrument()
+    app = make()
+
+    assert {path: Answer(app, path).status for path in PROBES} == dict.fromkeys(PROBES, 200)
+    assert 'otel_health_probe_up{probe="readyz"} 1.0' in Answer(app, "/metrics").body
+    assert Answer(app, "/").body == "hello"
+
+
+def test_it_is_the_answer_that_everybody_gives(instrument: Instrument) -> None:
+    """Headers, methods, formats, components, details: rendered in one place."""
+    token = "0123456789abcdef"
+    instrument(token=token).add("database", failing(ConnectionError("no")))
+    app = flask_app()
+    answer = answered(app, "/readyz", lambda answer: '"failed"' in answer.body)
+
+    assert answer.status == 503
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/health+json"
+    assert Answer(app, "/readyz", REQUEST_METHOD="HEAD").body == ""
+    assert Answer(app, "/readyz", REQUEST_METHOD="POST").status == 405
+    assert Answer(app, "/readyz", HTTP_ACCEPT="text/plain").body.startswith("[-]database failed")
+    assert Answer(app, "/readyz", QUERY_STRING="exclude=database&verbose").status == 200
+    assert Answer(app, "/readyz/database").status == 503
+    assert Answer(app, "/readyz/nobody").status == 404
+    assert "consecutiveFailures" in Answer(app, "/readyz", HTTP_AUTHORIZATION=f"Bearer {token}").body
+
+
+def test_the_applications_own_route_is_left_alone(instrument: Instrument) -> None:
+    """It was there first."""
+    instrument()
+    app = flask_app()
+    app.add_url_rule("/readyz", "ready", lambda: "mine")
+
+    assert Answer(app, "/readyz").body == "mine"
+    assert Answer(app, "/livez").status == 200
+
+
+def test_the_checks_run_from_the_first_request(instrument: Instrument) -> None:
+    """In a daemon thread, on an event loop: what is not asked is renewed all the same."""
+    checker = instrument(interval=0.02)
+    runs = []
+    checker.add("database", lambda: runs.append(threading.current_thread().daemon))
+    app = flask_app()
+    assert not checker.is_open
+
+    Answer(app, "/")
+
+    deadline = time.monotonic() + 5
+    while len(runs) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert all(runs)
+
+
+def test_a_hanging_check_holds_nobody_up(instrument: Instrument) -> None:
+    """A probe answers within its budget, whatever its checks do."""
+    instrument(timeout=30).add("database", hanging())
+    app = flask_app()
+    begun = time.monotonic()
+
+    assert '"pending"' in Answer(app, "/readyz").body
+    assert time.monotonic() - begun < 5
+
+
+def test_an_open_checker_is_read_where_it_runs(instrument: Instrument) -> None:
+    """A WSGI application inside an ASGI server: the loop there has the checks, and no second one starts them."""
+    checker = instrument()
+    app = flask_app()
+
+    async def served() -> Answer:
+        async with checker:
+            return await asyncio.to_thread(Answer, app, "/readyz")
+
+    assert asyncio.run(served()).status == 200
+
+
+def test_nothing_is_left_of_the_thread(instrument: Instrument, threads: Callable[[], int]) -> None:
+    """It ends with the instrumentation, and its metrics with it; twice over."""
+    for _ in range(2):
+        checker = instrument()
+        app = flask_app()
+        assert Answer(app, "/livez").status == 200
+        HealthInstrumentor().uninstrument()
+        assert not checker.is_open
+        assert Answer(app, "/livez").status == 404
+    deadline = time.monotonic() + 15
+    while threads():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+FORKED = """
+import os
+from otel_health_instrumentation import HealthInstrumentor
+from tests.instrumentation.test_wsgi import Answer, flask_app
+HealthInstrumentor().instrument()
+app = flask_app()
+print(Answer(app, "/readyz").status, HealthInstrumentor().checker.is_open, flush=True)
+child = os.fork()
+if child == 0:
+    checker = HealthInstrumentor().checker
+    print(checker.is_open, Answer(app, "/readyz").status, checker.is_open, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(Answer(app, "/readyz").status)
+"""
+
+
+def test_a_fork_begins_anew() -> None:
+    """Even where the parent has answered before: the child has a thread of its own, the parent keeps its."""
+    assert in_fresh_interpreter(FORKED).splitlines() == ["200 True", "False 200 True", "200"]
+
+
+DJANGO = """
+from django.conf import settings
+settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["orders.example"], SECRET_KEY="x",
+    MIDDLEWARE=["django.middleware.security.SecurityMiddleware"], SECURE_SSL_REDIRECT=True)
+from django.http import HttpResponse
+from django.urls import path
+urlpatterns = [path("", lambda request: HttpResponse("hello"))]
+from otel_health_instrumentation import HealthInstrumentor
+HealthInstrumentor().instrument()
+from django.core.wsgi import get_wsgi_application
+from tests.instrumentation.test_wsgi import Answer
+app = get_wsgi_application()
+print(Answer(app, "/").status, [Answer(app, each).status for each in ("/livez", "/readyz", "/metrics", "/other")])
+"""
+
+
+def test_django_outside_of_its_hosts_and_redirects() -> None:
+    """Kubernetes asks at an address that nobody has listed, and without TLS: to others that is a bad request."""
+    pytest.importorskip("django")
+
+    assert in_fresh_interpreter(DJANGO) == "400 [200, 200, 200, 400]"
