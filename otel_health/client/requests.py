@@ -11,7 +11,7 @@ from otel_health.client.addresses import Address, ForbiddenAddress, Zone, innerm
 from otel_health.client.streams import Trust, connected, require_host, require_port
 
 BODY_BYTES: Final = 4096
-"""How much of a body is read."""
+"""How much of a body is read, unless more is asked for."""
 
 HEADER_LINES: Final = 100
 """How many lines of header are read."""
@@ -50,7 +50,7 @@ class Url:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered; of the body at most `BODY_BYTES`."""
+    """What was answered; of the body at most what was asked for."""
 
     status: int
     headers: Mapping[str, str]
@@ -66,6 +66,7 @@ class Request:
     headers: Mapping[str, str]
     public: bool
     accept: str
+    body: bytes | None = None
 
 
 def require_request(
@@ -95,7 +96,9 @@ def require_request(
     return Request(target, method, dict(headers or {}), public, accept)
 
 
-async def ask(request: Request, trust: Trust, *, redirects: int = 0, read_body: bool = False) -> Answer:
+async def ask(
+    request: Request, trust: Trust, *, redirects: int = 0, read_body: bool = False, body_bytes: int = BODY_BYTES
+) -> Answer:
     """Send the request on a connection of its own and return what is answered.
 
     Each address is resolved once, held against the rules, and then connected to: a name that changes its mind in
@@ -113,8 +116,8 @@ async def ask(request: Request, trust: Trust, *, redirects: int = 0, read_body: 
         _permit(url, addresses, request.url, public=request.public)
         tls = await trust.context() if url.scheme == "https" else None
         async with connected(addresses, url.port, tls=tls, name=url.host) as (reader, writer):
-            writer.write(_head(request, url, headers))
-            answer = await _answer(reader, request.method, read_body=read_body)
+            writer.write(_head(request, url, headers) + (request.body or b""))
+            answer = await _answer(reader, request.method, body_bytes if read_body else 0)
         if not redirects or answer.status not in _REDIRECTS or "location" not in answer.headers:
             return answer
         redirects -= 1
@@ -182,10 +185,12 @@ def _head(request: Request, url: Url, headers: Mapping[str, str]) -> bytes:
     lines += [f"{name}: {value}" for name, value in own.items() if name.lower() not in given]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += ["Accept-Encoding: identity", "Connection: close"]
+    if request.body is not None:
+        lines.append(f"Content-Length: {len(request.body)}")
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-async def _answer(reader: asyncio.StreamReader, method: str, *, read_body: bool) -> Answer:
+async def _answer(reader: asyncio.StreamReader, method: str, body_bytes: int) -> Answer:
     for _ in range(_INTERIM_ANSWERS):
         status = _status(await _line(reader))
         headers = await _headers(reader)
@@ -193,12 +198,12 @@ async def _answer(reader: asyncio.StreamReader, method: str, *, read_body: bool)
             break
     else:
         raise _rubbish()
-    if not read_body or method == "HEAD" or status in (204, 304):
+    if not body_bytes or method == "HEAD" or status in (204, 304):
         return Answer(status, headers, b"")
     if "chunked" in headers.get("transfer-encoding", "").lower():
-        return Answer(status, headers, await _chunks(reader))
+        return Answer(status, headers, await _chunks(reader, body_bytes))
     length = headers.get("content-length", "")
-    wanted = min(int(length), BODY_BYTES) if length.isdecimal() and len(length) < 16 else BODY_BYTES
+    wanted = min(int(length), body_bytes) if length.isdecimal() and len(length) < 16 else body_bytes
     return Answer(status, headers, await _at_most(reader, wanted))
 
 
@@ -232,9 +237,9 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     return line.rstrip(b"\r\n")
 
 
-async def _chunks(reader: asyncio.StreamReader) -> bytes:
+async def _chunks(reader: asyncio.StreamReader, at_most: int) -> bytes:
     body = b""
-    while len(body) < BODY_BYTES:
+    while len(body) < at_most:
         size = (await _line(reader)).partition(b";")[0].strip()
         try:
             length = int(size, 16)
@@ -242,7 +247,7 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
             raise _rubbish() from None
         if length <= 0:
             break
-        wanted = min(length, BODY_BYTES - len(body))
+        wanted = min(length, at_most - len(body))
         body += await _at_most(reader, wanted)
         if wanted == length:
             await _line(reader)

@@ -1,0 +1,1 @@
+"""Registration in Consul, etcd, and whatever answers like them."""
