@@ -39,11 +39,22 @@ Tell = Callable[..., None]
 """Takes a message and its arguments, as a logger's methods do."""
 
 
+class Policy(Protocol):
+    """What the metrics read of a check."""
+
+    @property
+    def critical(self) -> bool: ...
+
+
 class Sampled(Protocol):
     """What the metrics read of a component beside its state."""
 
     @property
     def name(self) -> str: ...
+    @property
+    def check(self) -> Policy: ...
+    @property
+    def slow(self) -> bool: ...
     @property
     def last_run(self) -> float | None: ...
     @property
@@ -229,6 +240,19 @@ class Instruments:
             names.CHECK_ABANDONED, [self._read(_abandoned)], "", "Runs still alive although their deadline has passed."
         )
         up_down(names.TASK_STATE, [self._read(_task_state)], "", "1 for what the supervised task is doing, else 0.")
+        gauge(
+            names.CHECK_ERROR_SINCE,
+            [self._read(_error_since)],
+            "s",
+            "Since when the component warns or fails, in Unix time, with its error; nothing while it passes.",
+        )
+        gauge(
+            names.CHECK_SLOW,
+            [self._read(_slow)],
+            "",
+            "1 while the runs of an up component take nearly as long as their timeout; nothing while they do not.",
+        )
+        gauge(names.CHECK_OPTIONAL, [self._read(_optional)], "", "1 for a check that is not critical; else nothing.")
         gauge(names.PROBE_UP, [self._read(_probe_up)], "", "1 while the probe passes or warns, 0 while it fails.")
         up_down(names.PROBE_STATUS, [self._read(_probe_status)], "", "1 for the status that the probe has, else 0.")
 
@@ -334,6 +358,27 @@ def _task_state(boards: "list[Board]") -> Iterator[Observation]:
         if doing is not None:
             for each in TaskState:
                 yield Observation(int(each is doing), {**_prepared(component).attributes, names.STATE: each.value})
+
+
+def _error_since(boards: "list[Board]") -> Iterator[Observation]:
+    for component, state in _components(boards):
+        if state.error_type is not None:
+            # While a recovery has not lasted long enough, the last result is a pass.
+            result = state.result if state.error_type is ErrorType.FAILED else None
+            error_type = (result and result.refined_error_type) or state.error_type
+            yield Observation(state.since, {**_prepared(component).attributes, names.ERROR_TYPE: str(error_type)})
+
+
+def _slow(boards: "list[Board]") -> Iterator[Observation]:
+    for component, state in _measured(boards):
+        if component.slow and state.status.up:
+            yield Observation(1, _prepared(component).attributes)
+
+
+def _optional(boards: "list[Board]") -> Iterator[Observation]:
+    for component, _ in _components(boards):
+        if not component.check.critical:
+            yield Observation(1, _prepared(component).attributes)
 
 
 def _probes(boards: "list[Board]") -> dict[str, Status]:

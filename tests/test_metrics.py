@@ -75,6 +75,9 @@ async def test_every_instrument_of_the_contract() -> None:
         assert (f'otel_health_check_last_success_seconds{{component="{component}"}}' in found) == (status != "fail")
     assert found['otel_health_check_observation{component="queue",observation="backlog"}'] == 12
     assert found['otel_health_check_failures_total{component="redis",error_type="ConnectionError"}'] == 1
+    assert found['otel_health_check_error_since_seconds{component="queue",error_type="degraded"}'] > 1.7e9
+    assert found['otel_health_check_error_since_seconds{component="redis",error_type="ConnectionError"}'] > 1.7e9
+    assert found['otel_health_check_optional{component="redis"}'] == 1
     assert found['otel_health_probe_up{probe="readyz"}'] == 1
     assert found['otel_health_probe_status{probe="readyz",status="warn"}'] == 1
     assert found['otel_health_probe_status{probe="livez",status="pass"}'] == 1
@@ -453,3 +456,57 @@ async def test_a_check_that_invents_names_costs_no_memory() -> None:
     (component, _), *_ = checker.engine.states()
     assert isinstance(component.prepared, Prepared)
     assert len(component.prepared.observed) <= 16
+
+
+def about(exporter: PrometheusExporter, metric: str) -> dict[str, float]:
+    """The samples of one metric, by the labels."""
+    return {line.removeprefix(metric): value for line, value in samples(exporter).items() if line.startswith(metric)}
+
+
+async def test_an_error_is_shown_with_since_when_and_only_while_it_lasts() -> None:
+    """The class of what was raised, or the error type; nothing once it passes: a passing component costs no series."""
+    exporter = PrometheusExporter()
+    checker = Checker(ttl=1e-9, success_threshold=2, meter_provider=exporter.meter_provider)
+    switch = Switch()
+    switch.error = ConnectionError("refused")
+    checker.add("postgres", switch)
+    metric = "otel_health_check_error_since_seconds"
+
+    first = await checker.run()
+    failed = '{component="postgres",error_type="ConnectionError"}'
+    assert about(exporter, metric) == {failed: first.components["postgres"].since}
+    switch.error = None
+    await checker.run()
+    assert list(about(exporter, metric)) == ['{component="postgres",error_type="failed"}']
+    await checker.run()
+    assert about(exporter, metric) == {}
+    checker.add("redis", passing())
+    assert list(about(exporter, metric)) == ['{component="redis",error_type="pending"}']
+
+
+@pytest.mark.virtual_time
+async def test_a_slow_component_is_shown_while_it_is_up_and_slow() -> None:
+    """As in the log: more than four fifths of the timeout, and nothing of one that fails anyway."""
+    exporter = PrometheusExporter()
+    checker = virtual_checker(ttl=1e-9, timeout=1.0, meter_provider=exporter.meter_provider)
+    seconds = 0.0
+
+    async def postgres() -> None:
+        await asyncio.sleep(seconds)
+
+    checker.add("postgres", postgres)
+    for seconds, shown in ((0.0, {}), (0.9, {'{component="postgres"}': 1.0}), (60.0, {}), (0.0, {})):
+        await asyncio.sleep(1.0)
+        await checker.run()
+        assert about(exporter, "otel_health_check_slow") == shown, seconds
+
+
+async def test_only_optional_checks_say_so() -> None:
+    """Most are critical, and cost no series."""
+    exporter = PrometheusExporter()
+    checker = Checker(meter_provider=exporter.meter_provider)
+    checker.add("postgres", passing())
+    checker.add("redis", passing(), critical=False)
+    await checker.run()
+
+    assert about(exporter, "otel_health_check_optional") == {'{component="redis"}': 1.0}

@@ -70,7 +70,7 @@ async def test_metrics_arrive_over_otlp(receiver: Receiver) -> None:
     checker = Checker(meter_provider=provider)
     checker.add("postgres", passing())
     checker.add("queue", degraded)
-    checker.add("redis", failing())
+    checker.add("redis", failing(), critical=False)
     await checker.run()
     provider.force_flush()
     provider.shutdown()
@@ -88,6 +88,8 @@ async def test_metrics_arrive_over_otlp(receiver: Receiver) -> None:
         "otel_health.check.last_success",
         "otel_health.check.observation",
         "otel_health.check.abandoned",
+        "otel_health.check.error_since",
+        "otel_health.check.optional",
         "otel_health.probe.up",
         "otel_health.probe.status",
     }
