@@ -16,11 +16,11 @@ run: ## Run the example service on http://127.0.0.1:$PORT (8000)
 	PORT=$(PORT) .venv/bin/python -m examples.orders
 
 test: ## Run the tests; ARGS are handed to pytest
-	@scripts/venv .venv examples,test,clients,instrumentation
+	@scripts/venv .venv examples,test,clients,instrumentation,observability
 	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: ## Check style and types
-	@scripts/venv .venv examples,test,clients,instrumentation,lint
+	@scripts/venv .venv examples,test,clients,instrumentation,observability,lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NoReturn, TypedDict
@@ -383,6 +383,26 @@ def own_sentinel(primary: OwnServer) -> Iterator[OwnServer]:
         ready = [program("redis-cli", "Redis"), "-e", "-p", str(port), "ping"]
         command = [redis, str(configuration), "--sentinel"]
         with _running(OwnServer(command, port, directory, ready)) as server:
+            yield server
+
+
+@contextmanager
+def own_server(command: Callable[[int], list[str]], path: str, files: Mapping[str, str]) -> Iterator[OwnServer]:
+    """Run a server of the test's own that answers over HTTP.
+
+    Args:
+        command: What starts it in the foreground, by the port where it is to listen.
+        path: What it answers with 200 once it serves.
+        files: What it finds in its directory.
+    """
+    with _directory() as directory:
+        for name, text in files.items():
+            (directory / name).write_text(text)
+            if "user" in (options := unprivileged()):
+                shutil.chown(directory / name, options["user"])
+        port = free_port()
+        asks = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}{path}', timeout=1)"
+        with _running(OwnServer(command(port), port, directory, [sys.executable, "-S", "-c", asks])) as server:
             yield server
 
 

@@ -55,6 +55,10 @@ LAYERS: list[set[str]] = [
     {"lifecycle.serving.answers", "lifecycle.serving.child"},
     {"lifecycle.serving.by_thread", "lifecycle.serving.by_process"},
     {"lifecycle.liveness_server"},
+    {"observability.alerts", "observability.documents"},
+    {"observability.rules"},
+    {"observability.alertmanager"},
+    {"observability.__main__"},
 ]
 """From the bottom: a module imports from the layers below its own only."""
 
@@ -71,6 +75,7 @@ FOREIGN: dict[str, set[str]] = {
     "debug": {"pyinstrument", "starlette"},
     "exceptions": {"opentelemetry.metrics", "opentelemetry.trace", "opentelemetry", "starlette.types"},
     "lifecycle.drain": {"starlette"},
+    "observability.documents": {"yaml"},
     "prometheus": {"opentelemetry", "prometheus_client", "starlette"},
 }
 """The third parties that a module may import; the others import the standard library alone."""

@@ -1,0 +1,1 @@
+"""Dashboards, rules and alerts, against the real Prometheus and Alertmanager."""

@@ -1,0 +1,108 @@
+"""The rules and routes: what is shipped is what is generated, and what makes no sense is refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import otel_health
+from otel_health.observability.alertmanager import Routes, alertmanager
+from otel_health.observability.alerts import ALERTS, BURN, PREFIX
+from otel_health.observability.documents import as_yaml
+from otel_health.observability.rules import Options, rules
+from tests.servers import program
+
+ROOT = Path(__file__).parent.parent.parent
+SHIPPED = Path(otel_health.__file__).parent / "observability" / "files"
+CASES = [
+    [],
+    ["--selector", 'job="orders"', "--slo", "99.5", "--slo-days", "7"],
+    ["--selector", 'job=~"orders|BY{2}", namespace!="test"', "--by", "namespace,job", "--interval", "15s"],
+    ["--page-after", "0", "--ticket-after", "1h30m", "--window", "30m", "--flaps", "3", "--timeouts", "0.5"],
+]
+
+
+def written(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the command writes."""
+    command = [sys.executable, "-m", "otel_health.observability", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+
+def test_the_shipped_rules_are_the_generated_ones() -> None:
+    """`make observability-files` writes them anew."""
+    assert (SHIPPED / "rules.yaml").read_text() == as_yaml(rules(Options()))
+    assert (SHIPPED / "alertmanager.yaml").read_text() == as_yaml(alertmanager(Routes()))
+
+
+@pytest.mark.parametrize("arguments", CASES, ids=" ".join)
+def test_promtool_takes_the_rules(arguments: list[str], tmp_path: Path) -> None:
+    """Whatever they are asked to be about."""
+    path = tmp_path / "rules.yaml"
+    path.write_text(written("rules", *arguments).stdout)
+
+    checked = subprocess.run([program("promtool", "Prometheus"), "check", "rules", str(path)], capture_output=True)
+
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_amtool_takes_the_routes(tmp_path: Path) -> None:
+    """And sends what wakes people to one receiver, all else to the other."""
+    path = tmp_path / "alertmanager.yaml"
+    path.write_text(written("alertmanager", "--by", "namespace,job", "--page-url", "http://pager.example/").stdout)
+    amtool = program("amtool", "Alertmanager")
+
+    for severity, receiver in (("critical", "page"), ("warning", "ticket")):
+        asked = [amtool, "config", "routes", "test", f"--config.file={path}", f"severity={severity}"]
+        assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip() == receiver
+    assert "url: http://pager.example/" in path.read_text()
+
+
+def test_every_expression_is_about_the_selected_series() -> None:
+    """Nothing of another service comes in, not even through what is recorded."""
+    made = as_yaml(rules(Options(selector='job="orders"')))
+
+    assert made.count("otel_health_check_up{") == made.count('otel_health_check_up{job="orders"')
+    assert made.count("ratio{") == made.count('ratio{job="orders"}')
+    assert ' up{job="orders"} == 0' in made
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"selector": "orders"}, "write something like"),
+        ({"selector": 'job="orders'}, "write something like"),
+        ({"selector": 'namespace="shop"'}, "add it to by='job'"),
+        ({"by": "namespace"}, "leaves out 'job'"),
+        ({"by": "job,"}, "no list of labels"),
+        ({"slo": 100}, "between 0 and 100"),
+        ({"slo": 90}, "promise more"),
+        ({"slo_days": 0}, "whole numbers"),
+        ({"flaps": 0}, "whole numbers"),
+        ({"timeouts": 1.0}, "between 0 and 1"),
+        ({"page_after": "soon"}, "no duration of Prometheus"),
+        ({"window": ""}, "no duration of Prometheus"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, object], complaint: str) -> None:
+    """With the next step, before Prometheus is reloaded with rules that never fire."""
+    with pytest.raises(ValueError, match=complaint):
+        Options(**options)  # type: ignore[arg-type]
+
+
+def test_the_command_says_what_is_wrong() -> None:
+    """In one sentence, without a traceback."""
+    refused = written("rules", "--slo", "90")
+
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].endswith("promise more")
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("name", sorted({alert.name for alert in ALERTS} | {BURN}))
+def test_every_alert_has_a_runbook(name: str) -> None:
+    """That says what it means, what to look at, and what to do."""
+    text = (ROOT / "docs" / "runbooks" / f"{PREFIX}{name}.md").read_text()
+
+    assert text.startswith(f"# {PREFIX}{name}\n")
+    assert all(f"\n## {part}\n" in text for part in ("What it means", "What to look at", "What to do"))
