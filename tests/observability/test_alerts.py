@@ -161,14 +161,14 @@ CASES: Final = [
     *(
         Case(
             BURN,
-            f"fast enough for {long}",
+            "fast enough",
             ready(series),
             at,
-            {"job": "orders", "long": long, "short": short},
+            {"job": "orders", **windows},
             step,
-            long,
+            windows["long"],
         )
-        for long, short, series, at, step in (
+        for windows, series, at, step in (
             ({"long": "1h", "short": "5m"}, "1x60 0x5", "65m", 1),
             ({"long": "6h", "short": "30m"}, "1x80 0x1", "324m", 4),
             ({"long": "1d", "short": "2h"}, "1x280 0x1", "1124m", 4),
