@@ -12,6 +12,7 @@ from numbers import Real
 from types import MappingProxyType
 from typing import Final, Protocol, TypedDict
 
+from otel_health.ladder import Action, Ladder, steps_of
 from otel_health.redaction import describe, redact
 from otel_health.report import MAX_OBSERVATIONS, NO_OBSERVATIONS, CheckResult, ErrorType, Status, made
 
@@ -98,6 +99,10 @@ class CheckOptions(TypedDict, total=False):
     """Seconds before the first run of a started Checker."""
     shared: bool
     """Whether one worker's result serves its siblings, where `Workers` are open; elsewhere it changes nothing."""
+    recover: Action | Ladder | None
+    """What an open Checker does once the failure is confirmed: a function, sync or async, or a ladder of them."""
+    recover_within: float
+    """Seconds that it may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +121,8 @@ class Check:
     success_threshold: int = 1
     initial_delay: float = 0.0
     shared: bool = False
+    recover: Action | Ladder | None = None
+    recover_within: float = 30.0
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
@@ -147,6 +154,11 @@ class Check:
         for option in ("local", "critical", "shared"):
             require_bool(subject, option, getattr(self, option))
         object.__setattr__(self, "probes", _probes(subject, self.probes))
+        for action in steps_of(self.recover):
+            if not callable(action):
+                raise TypeError(f"{subject}: recover is a {type(action).__name__}; pass a function, not its result")
+            _require_no_arguments(subject, action, "a recovery action")
+        require_seconds(subject, "recover_within", self.recover_within)
         if self.local and self.shared:
             raise ValueError(
                 f"{subject}: what is local to a process cannot be shared; leave out local=True or shared=True"
@@ -170,7 +182,7 @@ class Check:
 _OPTIONS: Final = tuple(field.name for field in fields(Check) if field.name not in {"name", "function"})
 
 
-def _require_no_arguments(subject: str, function: Callable[..., object]) -> None:
+def _require_no_arguments(subject: str, function: Callable[..., object], what: str = "a check") -> None:
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # Some callables of C have no signature; their first run will tell.
@@ -179,7 +191,7 @@ def _require_no_arguments(subject: str, function: Callable[..., object]) -> None
     needed = [each.name for each in parameters if each.default is each.empty and each.kind not in optional]
     if needed:
         raise TypeError(
-            f"{subject}: the function needs {', '.join(needed)}, and a check takes no arguments; "
+            f"{subject}: the function needs {', '.join(needed)}, and {what} takes no arguments; "
             "bind them with functools.partial or completes(function, *args)"
         )
 

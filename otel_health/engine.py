@@ -17,6 +17,7 @@ from otel_health.metrics import Instruments, Sampled
 from otel_health.names import COMPONENT
 from otel_health.quiet import quiet_context
 from otel_health.registry import Component, Registry
+from otel_health.remedies import Remedies
 from otel_health.renewal import Renewals
 from otel_health.report import CheckResult, ComponentState, ErrorType, Status, Transition
 from otel_health.run import Run, Slot, run_at
@@ -31,6 +32,10 @@ TOLD_SECONDS: Final = 0.25
 
 class Sharing(Protocol):
     """How the shared checks of one worker go together with those of its siblings; called on the loop."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this worker that runs the shared checks, and mends what they find."""
 
     def wait(self, check: Check, finished: float) -> float:
         """Return for how many seconds a run may wait for a sibling's result, given when the last result came."""
@@ -59,6 +64,7 @@ class Engine:
         self._instruments = instruments
         self._runner = Runner(clock, quiet_context())
         self._renewals = Renewals(self._runner, self.registry, ttl, self._ended, self._take)
+        self._remedies = Remedies(self._runner, self.registry, self._may_mend, self._renew_now, self.count, events.note)
         self._schedule: Schedule[Component] = Schedule(clock, self._due)
         self._listeners: dict[object, Listener] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -99,6 +105,7 @@ class Engine:
             await self.told()
         finally:
             self._renewals.reset()
+            self._remedies.reset()
             self.events.close()
             self._loop = None
             self._closing = False
@@ -123,6 +130,7 @@ class Engine:
         self._schedule.stop()
         self._runner.attach(loop)
         self._renewals.reset()
+        self._remedies.reset()
         self._expiring = False
         self._loop = loop
         if self.registry.untold:
@@ -134,6 +142,7 @@ class Engine:
         self.registry.forked()
         self._runner.forked()
         self._renewals.forked()
+        self._remedies.forked()
         self._schedule.forked()
         if self._loop is not None:
             leave(self._loop)
@@ -182,6 +191,7 @@ class Engine:
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._renewals.drop, component)
+            loop.call_soon_threadsafe(self._remedies.drop, component)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call the listener, on the loop, with each transition; the returned function unsubscribes it."""
@@ -323,6 +333,7 @@ class Engine:
             self.events.changed(transition, outage)
             self._publish(transition)
         self._put(component, next_delay(component.check.interval, self.now() - finished, differs=False))
+        self._remedies.consider(component, result)
         return True
 
     # From a run to the sinks.
@@ -407,6 +418,12 @@ class Engine:
             self._publish(transition)
         if component.check.shared and self._sharing is not None:
             self._sharing.ran(component.check)
+        self._remedies.consider(component, result)
+
+    def _may_mend(self, component: Component) -> bool:
+        """Whether recovery actions may be taken: in an open Checker that stays, and by one worker for all."""
+        others = self._sharing if component.check.shared else None
+        return self.is_open and not self.leaving and (others is None or others.leads)
 
     def _watch_speed(self, component: Component, result: CheckResult, *, slow: bool) -> None:
         """Warn once of a run that is close to its deadline, until the check is fast again."""

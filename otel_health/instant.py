@@ -21,6 +21,8 @@ class Instant:
     """Until when what it says holds by itself: seconds on the Checker's clock."""
     pending: bool = False
     """Whether it has nothing to say yet."""
+    mendable: bool = True
+    """Whether a recovery action may be taken for what it says, once that is a failure."""
     task_state: TaskState | None = None
     """What the task is doing that it speaks for, where it is one."""
 

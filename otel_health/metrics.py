@@ -18,7 +18,15 @@ from opentelemetry.metrics import (
 
 from otel_health import names
 from otel_health.forks import tell_of_forks
-from otel_health.report import MAX_OBSERVATIONS, CheckResult, ComponentState, ErrorType, Status, TaskState
+from otel_health.report import (
+    MAX_OBSERVATIONS,
+    CheckResult,
+    ComponentState,
+    ErrorType,
+    RecoveryState,
+    Status,
+    TaskState,
+)
 
 DURATION_BOUNDS: Final = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Seconds. Few, since most of a scrape's cost is the writing of buckets; 1.0 is kubelet's default timeout."""
@@ -143,6 +151,7 @@ class Instruments:
                     names.TASK_CRASHES,
                     "How often a supervised task ended that should not have, by the type of its error.",
                 ),
+                (names.RECOVERY_ATTEMPTS, "How often a recovery action was taken, by how that ended."),
                 (names.TASK_RESTARTS, "How often a supervised task was started anew."),
             )
         }
@@ -239,6 +248,7 @@ class Instruments:
         gauge(
             names.CHECK_ABANDONED, [self._read(_abandoned)], "", "Runs still alive although their deadline has passed."
         )
+        up_down(names.RECOVERY_STATE, [self._read(_recovery_state)], "", "1 for how the recovery stands, else 0.")
         up_down(names.TASK_STATE, [self._read(_task_state)], "", "1 for what the supervised task is doing, else 0.")
         gauge(
             names.CHECK_ERROR_SINCE,
@@ -350,6 +360,14 @@ def _observation(boards: "list[Board]") -> Iterator[Observation]:
 def _abandoned(boards: "list[Board]") -> Iterator[Observation]:
     for component, _ in _components(boards):
         yield Observation(component.abandoned_runs, _prepared(component).attributes)
+
+
+def _recovery_state(boards: "list[Board]") -> Iterator[Observation]:
+    for component, state in _components(boards):
+        if state.recovery is not None:
+            for each in RecoveryState:
+                attributes = {**_prepared(component).attributes, names.STATE: each.value}
+                yield Observation(int(each is state.recovery.state), attributes)
 
 
 def _task_state(boards: "list[Board]") -> Iterator[Observation]:

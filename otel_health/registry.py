@@ -13,7 +13,16 @@ from otel_health.check import STANDARD_PROBES, STARTUPZ, Check, judge
 from otel_health.history import Particulars, remembered
 from otel_health.instant import Instant
 from otel_health.names import COMPONENT
-from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status, TaskState, Transition
+from otel_health.report import (
+    CheckResult,
+    ComponentState,
+    ErrorType,
+    HealthReport,
+    Recovery,
+    Status,
+    TaskState,
+    Transition,
+)
 from otel_health.run import Ended, Slot
 
 MAX_EXCEPTION_TYPES = 20
@@ -37,6 +46,8 @@ class Component:
         self.state = states.pending(time.time())
         if self.instant is not None:
             self.state = self.state._replace(expires_at=self.instant.expires_at)
+        if check.recover is not None:
+            self.state = self.state._replace(recovery=Recovery())
         self.finished = float("-inf")
         """When the last result came: monotonic seconds."""
         self.changed_at = now
@@ -381,6 +392,11 @@ class Registry:
                 self.version = next(self._versions)
             return None
         return self._commit(component, held, after, finished)
+
+    def show(self, component: Component, recovery: Recovery) -> None:
+        """Have the component's state say how its recovery stands."""
+        with self._lock:
+            component.state = component.state._replace(recovery=recovery)
 
     def expire(self) -> list[Transition]:
         """Make what has gone stale official; the transitions this caused."""

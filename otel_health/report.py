@@ -78,6 +78,34 @@ class TaskState(StrEnum):
     """It has ended as it was meant to."""
 
 
+class RecoveryState(StrEnum):
+    """How the recovery of a component stands."""
+
+    IDLE = "idle"
+    """There is nothing to recover."""
+    RUNNING = "running"
+    """An action is under way."""
+    WAITING = "waiting"
+    """The component still fails; another action may follow."""
+    GAVE_UP = "gave_up"
+    """The component still fails, and nothing follows until it is up again."""
+
+
+class RecoveryOutcome(StrEnum):
+    """How a recovery action ended."""
+
+    SUCCEEDED = "succeeded"
+    """It returned; whether it helped, the next run of the check tells."""
+    FAILED = "failed"
+    """It raised, or returned False."""
+    TIMEOUT = "timeout"
+    """It did not end in time."""
+    HUNG = "hung"
+    """It has not ended since the last time, so it was not begun."""
+    SATURATED = "saturated"
+    """No thread came free for it."""
+
+
 made: Final = tuple.__new__
 """Makes a named tuple of all its fields, in a third of the time that its class takes."""
 
@@ -105,6 +133,22 @@ class CheckResult(NamedTuple):
         return self.exception_type or self.error_type
 
 
+class Recovery(NamedTuple):
+    """What was done to recover a component, where its check has a recovery action."""
+
+    state: RecoveryState = RecoveryState.IDLE
+    attempts: int = 0
+    """Within the last ten minutes."""
+    action: str | None = None
+    """What was done last."""
+    outcome: RecoveryOutcome | None = None
+    """How that ended."""
+    message: str | None = None
+    """Already redacted."""
+    attempted_at: float | None = None
+    """When it began: seconds since the Unix epoch, for display only."""
+
+
 class ComponentState(NamedTuple):
     """What is held to be true of a component now: thresholds applied, age considered."""
 
@@ -118,6 +162,8 @@ class ComponentState(NamedTuple):
     consecutive_successes: int = 0
     expires_at: float = float("inf")
     """When this state stops being believed: seconds on the monotonic clock."""
+    recovery: Recovery | None = None
+    """Where its check has a recovery action."""
 
     @property
     def decided(self) -> bool:

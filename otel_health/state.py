@@ -36,7 +36,7 @@ def advance(state: ComponentState, result: CheckResult, check: Check, expires_at
     failures; one that is not up is up again at `success_threshold` consecutive successes; an undecided one
     (pending or stale) fails at its first failure. Pass to warn and back is immediate.
     """
-    status, since, _, failures, error_type, successes, _ = state
+    status, since, _, failures, error_type, successes, _, recovery = state
     decided = error_type is not ErrorType.PENDING and error_type is not ErrorType.STALE
     was_up = decided and status is not Status.FAIL
     if result.status is not Status.FAIL:
@@ -49,7 +49,7 @@ def advance(state: ComponentState, result: CheckResult, check: Check, expires_at
         if not decided or result.status is not status:
             since = result.checked_at
         status, error_type = result.status, result.error_type
-    return made(ComponentState, (status, since, result, failures, error_type, successes, expires_at))
+    return made(ComponentState, (status, since, result, failures, error_type, successes, expires_at, recovery))
 
 
 def weigh(probe: str, check: Check, state: ComponentState, *, has_been_up: bool, spoken_for: bool = False) -> Status:

@@ -19,7 +19,7 @@ def modules() -> list[str]:
 
 
 LAYERS: list[set[str]] = [
-    {"report", "redaction", "forks", "names", "http.negotiation", "lifecycle.serving.slate"},
+    {"report", "redaction", "forks", "names", "ladder", "http.negotiation", "lifecycle.serving.slate"},
     {"threads", "history"},
     {"check"},
     {"compose", "instant"},
@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
     {"registry"},
     {"renewal"},
     {"metrics", "events", "quiet"},
+    {"remedies"},
     {"engine"},
     {"http.render"},
     {"http.status_page"},
@@ -39,7 +40,7 @@ LAYERS: list[set[str]] = [
     {"checker"},
     {"access", "exceptions", "lifecycle.loop_monitor", "lifecycle.signals", "prometheus", "testing"},
     {"debug", "lifecycle.drain", "recovery.life"},
-    {"recovery.supervised"},
+    {"recovery.supervised", "recovery.actions"},
     {"recovery.supervisor"},
     {"registration.registry", "registration.calls", "registration.pace"},
     {"registration.json_api"},
@@ -186,4 +187,4 @@ def test_ages_never_come_from_the_wall_clock() -> None:
         module for module in modules() if "time.time()" in (PACKAGE / f"{module.replace('.', '/')}.py").read_text()
     }
 
-    assert found <= {"engine", "compose", "registry", "http.endpoints", "checks.tls", "checks.file"}
+    assert found <= {"engine", "remedies", "compose", "registry", "http.endpoints", "checks.tls", "checks.file"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Status
+from otel_health.report import CheckResult, ComponentState, ErrorType, HealthReport, Recovery, Status
 
 Details = Literal["status", "names", "full"]
 DETAILS: Final = ("status", "names", "full")
@@ -73,6 +73,8 @@ def _full(name: str, state: ComponentState) -> dict[str, list[dict[str, object]]
     entry["since"] = _time(state.since)
     if state.consecutive_failures:
         entry["consecutiveFailures"] = state.consecutive_failures
+    if state.recovery is not None:
+        entry["recovery"] = _recovery(state.recovery)
     result = state.result
     if result is None:
         return {name: [entry]}
@@ -88,6 +90,14 @@ def _full(name: str, state: ComponentState) -> dict[str, list[dict[str, object]]
         for observation, value in result.observations.items()
     }
     return {name: [entry], **observed}
+
+
+def _recovery(recovery: Recovery) -> dict[str, object]:
+    entry: dict[str, object] = {"state": recovery.state, "attempts": recovery.attempts}
+    if recovery.attempted_at is not None:
+        entry |= {"action": recovery.action, "time": _time(recovery.attempted_at)}
+    entry |= {key: value for key, value in (("outcome", recovery.outcome), ("output", recovery.message)) if value}
+    return entry
 
 
 def _line(name: str, state: ComponentState, details: Details) -> str:
