@@ -67,6 +67,8 @@ async def test_the_registry_follows_the_state(place: Place) -> None:
 class Never:
     """Has no shared check run again, as if the scheduler had died."""
 
+    leads = False
+
     def wait(self, check: Check, finished: float) -> float:  # noqa: ARG002 - the protocol's.
         return 0.0 if finished == float("-inf") else 3600.0
 
