@@ -11,9 +11,9 @@ from otel_health.client.requests import ask, require_request
 from otel_health.client.streams import Trust
 
 _WORDS = {
-    **dict.fromkeys(("pass", "ok", "up"), "pass"),
+    **dict.fromkeys(("pass", "ok", "up", "server available"), "pass"),
     "warn": "warn",
-    **dict.fromkeys(("fail", "error", "down"), "fail"),
+    **dict.fromkeys(("fail", "error", "down", "server not available"), "fail"),
 }
 _ACCEPT = "application/health+json, application/json;q=0.9, */*;q=0.5"
 _BEGINNING = re.compile(r'\s*\{\s*"status"\s*:\s*"(\w{1,32})"')
@@ -30,8 +30,9 @@ def healthy(
     """Return a check that asks another service's health endpoint and takes its word: pass, warn or fail.
 
     It understands health+json (draft-inadarei-api-health-check-06, section 3, with the words that it allows for
-    Terminus and Spring Boot) and the text of Kubernetes' components, hence every endpoint of this library. What it
-    does not understand fails; use `http` there. The other's reasons are not repeated: they are its own to tell.
+    Terminus and Spring Boot), the `health_check` extension of OpenTelemetry's Collector, and the text of Kubernetes'
+    components, hence every endpoint of this library. What it does not understand fails; use `http` there. The other's
+    reasons are not repeated: they are its own to tell.
 
     Two services that ask each other's readiness never become ready. Either name with `exclude` the other's check
     that asks back, which this library and Kubernetes' components leave out of their answer, or ask for a probe that

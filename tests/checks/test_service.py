@@ -80,6 +80,8 @@ async def test_a_real_endpoint_of_our_own(status: Status, path: str) -> None:
         ('{"status":"error"}', Status.FAIL),
         ('{"status":"pass","checks":{"' + "x" * 5000 + '":[]}}', Status.PASS),
         ('{"checks":{"' + "x" * 5000 + '":[]},"status":"pass"}', None),
+        ('{"status":"Server available","upSince":"2026-11-21T14:01:50Z","uptime":"2.9s"}', Status.PASS),
+        ('{"status":"Server not available","upSince":"0001-01-01T00:00:00Z","uptime":""}', Status.FAIL),
         ('{"status":"splendid"}', None),
         ('{"status":true}', None),
         ('{"status":', None),
