@@ -1,0 +1,178 @@
+"""The clients that an application makes become checks, each by itself."""
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from functools import partial
+from types import ModuleType
+from typing import Any, Final, cast
+
+from otel_health import Checker, CheckFunc, Failed
+from otel_health.check import CheckReturn, is_async
+from otel_health.compose import parent
+from otel_health_instrumentation.clients.hooks import Undo, on_made, when_imported
+from otel_health_instrumentation.clients.living import Components, Living
+from otel_health_instrumentation.clients.redis import REDIS, VALKEY
+from otel_health_instrumentation.clients.sqlalchemy import SQLALCHEMY
+from otel_health_instrumentation.clients.technology import Server, Technology
+from otel_health_instrumentation.guard import guarded
+
+__all__ = ["TECHNOLOGIES", "Clients"]
+
+TECHNOLOGIES: Final = {each.name: each for each in (REDIS, SQLALCHEMY, VALKEY)}
+"""Every client library that is known, by its name."""
+
+
+class Clients:
+    """The clients that the application makes, each a check of the Checker.
+
+    A client that has lived for a second is a check, named after what it speaks to; all clients of one server and
+    database are one check, which asks through the newest of them that is open. It is gone when they are. They are held
+    weakly, and a fault in here is one log line.
+
+    Args:
+        checker: Where the checks are registered.
+        technologies: Whose clients to watch, by name; all that are known by default.
+        critical: The names of the checks that fail their probes and not only warn, or patterns such as
+            `postgresql-*`; those need not live for a second first.
+        passive_for: Seconds for which the application's own traffic proves what a check would ask, so that it need
+            not; None has it ask always.
+        clock: Monotonic seconds; for tests that control time.
+
+    Raises:
+        ValueError: A technology is not known.
+    """
+
+    def __init__(
+        self,
+        checker: Checker,
+        *,
+        technologies: Collection[str] | None = None,
+        critical: Collection[str] = (),
+        passive_for: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._technologies = _chosen(technologies)
+        self._checker = checker
+        self._critical = tuple(critical)
+        self._passive_for = passive_for
+        self._living = Living(self._changed, self._is_critical, clock)
+        self._registered: dict[Server, bool] = {}
+        """What is a component, and whether its check is ours: the application may have one of that name."""
+        self._undo: list[Undo] = []
+
+    def instrument(self) -> None:
+        """Notice every client that is made from now on, and those that were made before; never raises."""
+        if self._undo:
+            return
+        for technology in self._technologies:
+            for module, classes in technology.classes.items():
+                with guarded(f"watch the clients of {technology.name}"):
+                    self._undo.append(when_imported(module, partial(self._hook, technology, classes)))
+        with guarded("find the clients that were made before"):
+            self._find()
+
+    def uninstrument(self) -> None:
+        """Leave no hook, no check and no thread; never raises."""
+        undo, self._undo = self._undo, []
+        for each in reversed(undo):
+            with guarded("take back a hook"):
+                each()
+        with guarded("forget the clients"):
+            self._living.forget()
+
+    def watch(self) -> None:
+        """Look at the clients every second from now on, in a thread: once the process serves, and not before a fork."""
+        self._living.watch()
+
+    def look(self) -> None:
+        """Look at the clients now: who stays is a check, who is gone is none any more."""
+        self._living.look()
+
+    def _hook(self, technology: Technology, classes: Collection[str], module: ModuleType) -> None:
+        for name in classes:
+            self._undo.append(on_made(getattr(module, name), partial(self._notice, technology)))
+
+    def _notice(self, technology: Technology, client: object) -> None:
+        if not _within_a_check():
+            self._living.add(client, technology)
+
+    def _find(self) -> None:
+        """Notice the clients that were made before, by a look at every object of the process."""
+        technologies = {
+            vars(sys.modules[module])[name]: technology
+            for technology in self._technologies
+            for module, classes in technology.classes.items()
+            if module in sys.modules
+            for name in classes
+        }
+        by_kind: dict[type, Technology | None] = {}
+        for each in gc.get_objects() if technologies else ():
+            kind = type(each)
+            if kind not in by_kind:
+                by_kind[kind] = next((technologies[base] for base in kind.__mro__ if base in technologies), None)
+            technology = by_kind[kind]
+            if technology is not None:
+                self._notice(technology, each)
+
+    # Components are registered and removed by whoever looks.
+
+    def _changed(self, components: Components) -> None:
+        for server in self._registered.keys() - components.keys():
+            if self._registered.pop(server):
+                with suppress(KeyError):
+                    self._checker.remove(server.name)
+        for server in components.keys() - self._registered.keys():
+            self._registered[server] = False
+            with guarded(f"register the check {server.name}"):
+                self._checker.add(server.name, partial(self._ask, server), critical=self._is_critical(server))
+                self._registered[server] = True
+
+    def _is_critical(self, server: Server) -> bool:
+        return any(fnmatchcase(server.name, pattern) for pattern in self._critical)
+
+    def _ask(self, server: Server) -> CheckReturn | Awaitable[CheckReturn]:
+        """Ask through the newest client; called in a thread, as for one that is synchronous it must be."""
+        found = self._newest(server)
+        if found is None:
+            # With this look the component is gone, and what comes of this run is dropped.
+            self._living.look()
+            found = self._newest(server)
+        if found is None:
+            raise Failed("the application has no client of it any more")
+        technology, client = found
+        check = technology.check(client)
+        return _asked_on(technology.loop(client), check) if is_async(check) else check()
+
+    def _newest(self, server: Server) -> tuple[Technology, Any] | None:
+        for each in reversed(self._living.components.get(server, ())):
+            client = each.usable()
+            if client is not None:
+                return each.technology, client
+        return None
+
+
+async def _asked_on(loop: asyncio.AbstractEventLoop | None, check: CheckFunc) -> CheckReturn:
+    """Run an async check on the loop that its client belongs to; the Checker may run on another one."""
+    asked = cast("Coroutine[Any, Any, CheckReturn]", check())
+    if loop is None or loop is asyncio.get_running_loop():
+        return await asked
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked, loop))
+
+
+def _within_a_check() -> bool:
+    """Whether it is a check that does what is done here, whose clients and traffic are not the application's."""
+    return parent.get(None) is not None
+
+
+def _chosen(names: Collection[str] | None) -> tuple[Technology, ...]:
+    if names is None:
+        return tuple(TECHNOLOGIES.values())
+    for name in names:
+        if name not in TECHNOLOGIES:
+            raise ValueError(f"clients: {name!r} is not known; there are {', '.join(sorted(TECHNOLOGIES))}")
+    return tuple(TECHNOLOGIES[name] for name in names)

@@ -1,0 +1,58 @@
+"""SQLAlchemy: its engines, synchronous and asynchronous."""
+
+from importlib import import_module
+from typing import Any, Final
+
+from otel_health import CheckFunc
+from otel_health.checks import sqlalchemy
+from otel_health_instrumentation.clients.technology import Server, Technology, server
+
+_PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "oracle": 1521, "mssql": 1433}
+"""Where a database listens if its URL does not say; so it has one name however it is spelled."""
+
+
+def _server(engine: Any) -> Server | None:
+    url = engine.url
+    kind = url.get_backend_name()
+    if url.host is None and url.database in (None, "", ":memory:"):
+        # Nothing outside this process could fail: a database in memory. Or only the driver knows where it goes.
+        return None if kind == "sqlite" else server(kind, url.query.get("host", "default"))
+    if url.host is None:
+        return server(kind, url.query.get("host", ""), None, url.database)
+    return server(kind, url.host, url.port or _PORTS.get(kind), url.database or "")
+
+
+def _check(engine: Any) -> CheckFunc:
+    if engine.dialect.is_async:
+        return _on_a_connection_of_its_own(engine)
+    return sqlalchemy.answers(engine, query=_query(engine))
+
+
+def _on_a_connection_of_its_own(engine: Any) -> CheckFunc:
+    """Return a check that opens a connection as the engine would, and closes it.
+
+    Those in the pool belong to the event loop that first used the engine, which nobody knows: asked on another one
+    they would break, for the application too.
+    """
+    base, asyncio = import_module("sqlalchemy.engine.base"), import_module("sqlalchemy.ext.asyncio")
+    twin = asyncio.AsyncEngine(base.Engine(engine.pool.recreate(), engine.dialect, engine.url))
+    answers = sqlalchemy.answers(twin, query=_query(engine))
+
+    async def check() -> None:
+        try:
+            await answers()  # type: ignore[misc] # It is async, as the twin is.
+        finally:
+            await twin.dispose()
+
+    return check
+
+
+def _query(engine: Any) -> str:
+    """The shortest query in the words of this database: some want a table to select from."""
+    sql = import_module("sqlalchemy")
+    return str(sql.select(sql.text("1")).compile(dialect=engine.dialect))
+
+
+SQLALCHEMY: Final = Technology(
+    name="sqlalchemy", classes={"sqlalchemy.engine.base": ("Engine",)}, server=_server, check=_check
+)
