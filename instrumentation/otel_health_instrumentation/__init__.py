@@ -38,9 +38,12 @@ class HealthInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _instrument(self, **options: Any) -> None:
         with guarded("instrument the application"):
-            make_current(Health(configured(options)))
+            health = Health(configured(options))
+            make_current(health)
             self._web = web_hooks()
             self._web.hook()
+            if health.clients is not None:
+                health.clients.instrument()
 
     def _uninstrument(self, **_: Any) -> None:
         with guarded("leave the application"):
@@ -48,4 +51,6 @@ class HealthInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             make_current(None)
             if health is not None:
                 self._web.unhook()
+                if health.clients is not None:
+                    health.clients.uninstrument()
                 health.end()

@@ -3,7 +3,8 @@
 import asyncio
 import os
 from contextlib import AsyncExitStack, suppress
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 from opentelemetry.metrics import get_meter_provider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -14,7 +15,7 @@ from otel_health.prometheus import PrometheusExporter
 from otel_health.workers import Workers
 from otel_health_instrumentation.background import Background
 from otel_health_instrumentation.configuration import NONE, Configuration
-from otel_health_instrumentation.guard import guarded
+from otel_health_instrumentation.guard import LOGGER, guarded
 from otel_health_instrumentation.pages import Pages
 
 END_SECONDS: Final = 2.0
@@ -51,6 +52,7 @@ class Health:
             service_id=said.service_id or os.environ.get("OTEL_SERVICE_NAME"),
             **{name: value for name in OF_A_CHECKER if (value := getattr(said, name)) is not None},
         )
+        self.clients = _clients(self.checker, said)
         self.pages = Pages(self.checker, self._exporter, said)
         self.background = Background()
         self._opened: AsyncExitStack | None = None
@@ -64,6 +66,8 @@ class Health:
             self._loop = asyncio.get_running_loop()
             self._opened = opened = AsyncExitStack()
             await opened.enter_async_context(self.checker)
+            if self.clients is not None:
+                self.clients.watch()
             workers = await self._find_workers(opened)
             await self._serve_liveness(opened, workers)
 
@@ -110,6 +114,31 @@ def _exporter() -> PrometheusExporter:
     if isinstance(provider, MeterProvider):
         return PrometheusExporter(meter_provider=provider)
     return PrometheusExporter(service_name=os.environ.get("OTEL_SERVICE_NAME"))
+
+
+def _clients(checker: Checker, said: Configuration) -> Any | None:
+    """What makes the application's clients checks, unless nobody wants that."""
+    if said.clients == [NONE]:
+        return None
+    try:
+        clients = import_module("otel_health_instrumentation.clients")
+    except ImportError:
+        return None
+    with guarded("watch the clients"):
+        unknown = sorted(set(said.clients or ()) - set(clients.TECHNOLOGIES))
+        if unknown:
+            LOGGER.warning(
+                "health: clients: %s: there are %s; all are watched",
+                ", ".join(map(repr, unknown)),
+                ", ".join(sorted(clients.TECHNOLOGIES)),
+            )
+        return clients.Clients(
+            checker,
+            technologies=None if unknown else said.clients,
+            critical=said.critical or (),
+            passive_for=said.passive_for,
+        )
+    return None
 
 
 _current: list[Health] = []

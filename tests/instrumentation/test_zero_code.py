@@ -1,0 +1,103 @@
+"""Applications that know nothing of health, started by `opentelemetry-instrument` under the servers that people use."""
+
+import http.client
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.instrumentation.processes import IMPORTED
+from tests.servers import free_port, shared_postgres, shared_redis
+from tests.services import PATIENCE, Service
+
+pytest.importorskip("opentelemetry.distro")
+
+INSTRUMENT: Final = "from opentelemetry.instrumentation.auto_instrumentation import run; run()"
+PROBES: Final = ("/livez", "/readyz", "/startupz", "/healthz")
+QUIET: Final = {
+    "OTEL_LOGS_EXPORTER": "none",
+    "OTEL_METRICS_EXPORTER": "none",
+    "OTEL_TRACES_EXPORTER": "console",
+    "OTEL_BSP_SCHEDULE_DELAY": "50",
+}
+"""Spans are printed, at once, so that one can see which there are."""
+
+UVICORN: Final = ("uvicorn", "--log-level", "warning", "--port", "{port}")
+GUNICORN: Final = ("gunicorn", "--no-control-socket", "-b", "127.0.0.1:{port}", "-w", "2")
+UVICORN_WORKERS: Final = (*GUNICORN, "-k", "uvicorn_worker.UvicornWorker")
+
+SERVED: Final = {
+    "FastAPI, uvicorn": (*UVICORN, "books_fastapi:app"),
+    "FastAPI, uvicorn with workers": (*UVICORN, "--workers", "2", "books_fastapi:app"),
+    "FastAPI, gunicorn with uvicorn workers": (*UVICORN_WORKERS, "books_fastapi:app"),
+    "Starlette, uvicorn that reloads": (*UVICORN, "--reload", "books_starlette:app"),
+    "Starlette, gunicorn with uvicorn workers, preloaded": (*UVICORN_WORKERS, "--preload", "books_starlette:app"),
+    "Flask, gunicorn": (*GUNICORN, "books_flask:app"),
+    "Flask, gunicorn with threads, preloaded": (*GUNICORN, "--preload", "--threads", "2", "books_flask:app"),
+    "Django, gunicorn": (*GUNICORN, "mysite.wsgi"),
+    "Django, uvicorn": (*UVICORN, "mysite.asgi:application"),
+}
+
+
+@contextmanager
+def instrumented(directory: Path, *command: str, **environment: str) -> Iterator[Service]:
+    """Run an application under a server, and both under `opentelemetry-instrument`."""
+    port = free_port()
+    environment = {
+        **QUIET,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "apps"), IMPORTED]),
+        "DJANGO_SETTINGS_MODULE": "mysite.settings",  # What OpenTelemetry's own instrumentor of Django asks for.
+        "DATABASE_URL": f"postgresql+psycopg://postgres@127.0.0.1:{shared_postgres()}/postgres",
+        "REDIS_URL": f"redis://127.0.0.1:{shared_redis()}/0",
+        **environment,
+    }
+    started = ["-c", INSTRUMENT, *(word.format(port=port) for word in command)]
+    service = Service(started, port, directory, environment)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def body(service: Service, path: str) -> str:
+    """What it answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+def spans(service: Service) -> list[str]:
+    """The names of the spans that it has printed."""
+    return [line.split('"')[3] for line in service.log.splitlines() if line.startswith('    "name"')]
+
+
+@pytest.mark.parametrize("command", SERVED.values(), ids=SERVED)
+def test_unmodified_applications_have_health(command: tuple[str, ...], tmp_path: Path) -> None:
+    """Every probe and the metrics, in every worker; and in nobody's traces or HTTP metrics."""
+    with instrumented(tmp_path, *command) as service:
+        service.waits_for("/", 200)
+        for path in PROBES:
+            service.waits_for(path, 200)
+        assert json.loads(body(service, "/readyz"))["status"] == "pass"
+        for _ in range(8):
+            assert {path: service.get(path) for path in PROBES} == dict.fromkeys(PROBES, 200)
+        metrics = body(service, "/metrics")
+        deadline = time.monotonic() + PATIENCE
+        while not spans(service):
+            assert time.monotonic() < deadline, service.log
+            time.sleep(0.05)
+        assert 'otel_health_probe_up{probe="readyz"} 1.0' in metrics
+        of_requests = [line for line in metrics.splitlines() if line.startswith("http_server")]
+        assert not [line for line in of_requests for probe in (*PROBES, "/metrics") if probe in line]
+        assert not [name for name in spans(service) for probe in (*PROBES, "/metrics") if probe in name], service.log
+        assert "health: could not" not in service.log
