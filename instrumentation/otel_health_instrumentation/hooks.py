@@ -32,7 +32,7 @@ class Hooks:
 
     def __init__(self, *seams: Seam) -> None:
         self._seams = seams
-        self._taken: list[tuple[type, str, Method | None, Method]] = []
+        self._taken: list[tuple[type, str, Method, Method]] = []
 
     def hook(self) -> None:
         """Hook what is imported by now, and the rest when it is."""
@@ -49,13 +49,9 @@ class Hooks:
         if self in _hooked:
             _hooked.remove(self)
         while self._taken:
-            owner, method, own, ours = self._taken.pop()
-            if owner.__dict__.get(method) is not ours:
-                continue
-            if own is None:
-                delattr(owner, method)
-            else:
-                setattr(owner, method, own)
+            owner, method, original, ours = self._taken.pop()
+            if vars(owner).get(method) is ours:
+                setattr(owner, method, original)
 
     def imported(self, name: str, module: ModuleType) -> None:
         """Hook what this module has."""
@@ -64,10 +60,12 @@ class Hooks:
                 with guarded(f"hook {name}:{seam.owner}.{seam.method}"):
                     self._take(getattr(module, seam.owner), seam)
 
-    def _take(self, owner: type, seam: Seam) -> None:
-        original = getattr(owner, seam.method)
+    def _take(self, found: type, seam: Seam) -> None:
+        # Instrumentors put a subclass in the place of the class, and take it away again: ours is the class itself.
+        owner = next(each for each in found.__mro__ if seam.method in vars(each))
+        original = vars(owner)[seam.method]
         ours = wraps(original)(seam.lead(original))
-        self._taken.append((owner, seam.method, owner.__dict__.get(seam.method), ours))
+        self._taken.append((owner, seam.method, original, ours))
         setattr(owner, seam.method, ours)
 
 
