@@ -58,10 +58,16 @@ LAYERS: list[set[str]] = [
     {"lifecycle.liveness_server"},
     {"observability.alerts", "observability.documents"},
     {"observability.rules"},
-    {"observability.alertmanager"},
+    {"observability.alertmanager", "observability.dashboards.panels"},
+    {"observability.dashboards.frame"},
+    {"observability.dashboards.expressions"},
+    {"observability.dashboards.overview", "observability.dashboards.component", "observability.dashboards.slo"},
+    {"observability.files"},
     {"observability.__main__"},
 ]
 """From the bottom: a module imports from the layers below its own only."""
+
+DASHBOARDS = {"panels", "frame", "expressions", "overview", "component", "slo"}
 
 OF_CHECKS = {"check", "compose", "client.addresses", "client.streams", "client.requests"}
 """What a check of a technology, and the client of those that need one, may import."""
@@ -77,6 +83,8 @@ FOREIGN: dict[str, set[str]] = {
     "exceptions": {"opentelemetry.metrics", "opentelemetry.trace", "opentelemetry", "starlette.types"},
     "lifecycle.drain": {"starlette"},
     "observability.documents": {"yaml"},
+    "observability.files": {"grafana_foundation_sdk"},
+    **{f"observability.dashboards.{each}": {"grafana_foundation_sdk"} for each in DASHBOARDS},
     "prometheus": {"opentelemetry", "prometheus_client", "starlette"},
 }
 """The third parties that a module may import; the others import the standard library alone."""

@@ -2,44 +2,57 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any
 
+from otel_health.observability import files
 from otel_health.observability.alertmanager import Routes, alertmanager
 from otel_health.observability.documents import as_yaml
 from otel_health.observability.rules import Options, rules
 
 
-class Kind(NamedTuple):
-    """One kind of file: what it is called, what it may be asked for, and how it is made."""
-
-    meaning: str
-    options: type[Any]
-    made: Callable[[Any], object]
-
-
-KINDS: Final = {
-    "rules": Kind("the recording rules and alerts of Prometheus", Options, rules),
-    "alertmanager": Kind("the routes and inhibitions of Alertmanager", Routes, alertmanager),
-}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write one kind of file to the standard output."""
+    """Write one kind of files: to the standard output where it is one file, else below a directory."""
     parser = argparse.ArgumentParser(prog="python -m otel_health.observability", description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    for name, kind in KINDS.items():
-        asked = kinds.add_parser(name, help=kind.meaning, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        for each in fields(kind.options):
-            flag = f"--{each.name.replace('_', '-')}"
-            asked.add_argument(flag, type=type(each.default), default=each.default, help=each.metadata["help"])
+    _add_options(_kind(kinds, "rules", "the recording rules and alerts of Prometheus"), Options)
+    _add_options(_kind(kinds, "alertmanager", "the routes and inhibitions of Alertmanager"), Routes)
+    for name, meaning in (("dashboards", "the dashboards of Grafana"), ("all", "everything, as it is shipped")):
+        _kind(kinds, name, meaning).add_argument("--to", type=Path, required=True, help="the directory to write below")
     given = vars(parser.parse_args(arguments))
-    kind = KINDS[given.pop("kind")]
+    kind = given.pop("kind")
     try:
-        sys.stdout.write(as_yaml(kind.made(kind.options(**given))))
+        if kind == "rules":
+            sys.stdout.write(as_yaml(rules(Options(**given))))
+        elif kind == "alertmanager":
+            sys.stdout.write(as_yaml(alertmanager(Routes(**given))))
+        else:
+            _write(given["to"], files.dashboards() if kind == "dashboards" else files.shipped())
     except ValueError as wrong:
         parser.error(str(wrong))
+
+
+def _kind(kinds: Any, name: str, meaning: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = kinds.add_parser(
+        name, help=meaning, description=f"Write {meaning}.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    return made
+
+
+def _add_options(asked: argparse.ArgumentParser, options: type[Any]) -> None:
+    for each in fields(options):
+        flag = f"--{each.name.replace('_', '-')}"
+        asked.add_argument(flag, type=type(each.default), default=each.default, help=each.metadata["help"])
+
+
+def _write(directory: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        print(path)
 
 
 if __name__ == "__main__":

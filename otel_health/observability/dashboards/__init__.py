@@ -1,0 +1,1 @@
+"""The dashboards of Grafana, as code."""

@@ -1,0 +1,283 @@
+"""How panels look: each kind in one way, so that whoever knows one dashboard can read all of them."""
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from grafana_foundation_sdk.builders import (
+    bargauge,
+    common,
+    dashboard,
+    heatmap,
+    prometheus,
+    stat,
+    statetimeline,
+    table,
+    timeseries,
+)
+from grafana_foundation_sdk.models import units
+from grafana_foundation_sdk.models.common import (
+    BarGaugeDisplayMode,
+    BigValueColorMode,
+    BigValueGraphMode,
+    BigValueTextMode,
+    DataSourceRef,
+    GraphDrawStyle,
+    GraphThresholdsStyleMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    ScaleDistribution,
+    SortOrder,
+    StackingMode,
+    TooltipDisplayMode,
+    VisibilityMode,
+    VizOrientation,
+)
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardSpecialValueMapOptions,
+    DataTransformerConfig,
+    DynamicConfigValue,
+    FieldColorModeId,
+    SpecialValueMap,
+    SpecialValueMatch,
+    Threshold,
+    ThresholdsMode,
+    ValueMap,
+    ValueMapping,
+    ValueMappingResult,
+)
+from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+GREEN, YELLOW, RED, GREY, BLUE = "green", "#EAB839", "red", "#808080", "blue"
+
+NOTHING: Final = SpecialValueMap(
+    DashboardSpecialValueMapOptions(
+        match=SpecialValueMatch.NULL_AND_NAN, result=ValueMappingResult(text="no data", color=GREY)
+    )
+)
+
+STATUSES: Final[list[ValueMapping]] = [
+    ValueMap(
+        {
+            "0": ValueMappingResult(text="pass", color=GREEN, index=0),
+            "1": ValueMappingResult(text="warn", color=YELLOW, index=1),
+            "2": ValueMappingResult(text="fail", color=RED, index=2),
+        }
+    ),
+    NOTHING,
+]
+"""What a status is called and coloured where it is a number."""
+
+Limits = Sequence[tuple[float | None, str]]
+"""From which value on which colour holds; the first from None, which is below all."""
+
+BAD_FROM_ONE: Final[Limits] = ((None, GREEN), (1, RED))
+
+_Panel = TypeVar(
+    "_Panel", bargauge.Panel, heatmap.Panel, stat.Panel, statetimeline.Panel, table.Panel, timeseries.Panel
+)
+
+
+def query(expression: str, legend: str = "") -> prometheus.Dataquery:
+    """Return a query over the time range."""
+    return prometheus.Dataquery().expr(expression).legend_format(legend or "__auto").datasource(SOURCE).range()
+
+
+def at_once(expression: str, legend: str = "") -> prometheus.Dataquery:
+    """Return a query at the end of the time range."""
+    return prometheus.Dataquery().expr(expression).legend_format(legend or "__auto").datasource(SOURCE).instant()
+
+
+def number(
+    title: str,
+    description: str,
+    *queries: prometheus.Dataquery,
+    unit: str = units.Short,
+    limits: Limits = ((None, BLUE),),
+    mappings: Sequence[ValueMapping] = (),
+    named: bool = False,
+    width: int = 4,
+    decimals: int | None = None,
+) -> stat.Panel:
+    """Return a panel of one number, or a few with their names, as things stand."""
+    panel = (
+        stat.Panel()
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .color_mode(BigValueColorMode.VALUE)
+        .graph_mode(BigValueGraphMode.NONE)
+        .text_mode(BigValueTextMode.VALUE_AND_NAME if named else BigValueTextMode.VALUE)
+    )
+    if decimals is not None:
+        panel.decimals(decimals)
+    return _made(panel, title, description, queries, unit, limits, mappings, width, 4)
+
+
+def timeline(title: str, description: str, *queries: prometheus.Dataquery, height: int) -> statetimeline.Panel:
+    """Return a panel of statuses over time, a row for each name."""
+    panel = (
+        statetimeline.Panel()
+        .show_value(VisibilityMode.NEVER)
+        .merge_values(True)
+        .row_height(0.85)
+        .fill_opacity(85)
+        .line_width(0)
+        .legend(_legend(LegendDisplayMode.LIST))
+        .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.SINGLE))
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
+    )
+    limits = ((None, GREEN), (1, YELLOW), (2, RED))
+    return _made(panel, title, description, queries, units.NoUnit, limits, STATUSES, 24, height)
+
+
+def lines(
+    title: str,
+    description: str,
+    *queries: prometheus.Dataquery,
+    unit: str,
+    width: int = 12,
+    limits: Limits = (),
+    most: float | None = None,
+    least: float | None = 0,
+) -> timeseries.Panel:
+    """Return a panel of lines over time; limits are drawn across."""
+    panel = (
+        timeseries.Panel()
+        .legend(_legend(LegendDisplayMode.LIST))
+        .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
+        .draw_style(GraphDrawStyle.LINE)
+        .line_width(2)
+        .fill_opacity(5)
+        .show_points(VisibilityMode.AUTO)
+    )
+    if limits:
+        panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
+    if least is not None:
+        panel.min(least)
+    if most is not None:
+        panel.max(most)
+    return _made(panel, title, description, queries, unit, limits or ((None, GREEN),), (), width, 8)
+
+
+def bars(title: str, description: str, *queries: prometheus.Dataquery, unit: str, width: int = 12) -> timeseries.Panel:
+    """Return a panel of stacked bars over time, for what happens now and then."""
+    panel = (
+        timeseries.Panel()
+        .legend(_legend(LegendDisplayMode.LIST))
+        .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
+        .draw_style(GraphDrawStyle.BARS)
+        .stacking(common.StackingConfig().mode(StackingMode.NORMAL))
+        .fill_opacity(80)
+        .line_width(0)
+        .min(0)
+    )
+    return _made(panel, title, description, queries, unit, ((None, GREEN),), (), width, 8)
+
+
+def heat(title: str, description: str, buckets: str) -> heatmap.Panel:
+    """Return a panel of how often what took how long, from the buckets of a histogram."""
+    panel = (
+        heatmap.Panel()
+        .calculate(False)
+        .color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(64).reverse(False))
+        .y_axis(heatmap.YAxisConfig().unit(units.Seconds))
+        .cell_gap(1)
+        .hide_legend()
+        .scale_distribution(common.ScaleDistributionConfig().type(ScaleDistribution.LINEAR))
+        .tooltip(heatmap.HeatmapTooltip().mode(TooltipDisplayMode.SINGLE).y_histogram(True))
+    )
+    asked = query(buckets, "{{le}}").format(PromQueryFormat.HEATMAP)
+    return _made(panel, title, description, (asked,), units.CountsPerMinute, ((None, GREEN),), (), 12, 8)
+
+
+def ranking(
+    title: str, description: str, *queries: prometheus.Dataquery, unit: str, limits: Limits, width: int
+) -> bargauge.Panel:
+    """Return a panel of names with a bar each."""
+    panel = (
+        bargauge.Panel()
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .orientation(VizOrientation.HORIZONTAL)
+        .display_mode(BarGaugeDisplayMode.BASIC)
+        .min(0)
+        .max(1)
+        .decimals(2)
+    )
+    return _made(panel, title, description, queries, unit, limits, (), width, 8)
+
+
+class Column:
+    """One column of a table: what it is called, and how its values read.
+
+    Args:
+        field: What the column is called in the data.
+        title: What it is called on the screen.
+        properties: Of its values, by Grafana's names for them.
+    """
+
+    def __init__(self, field: str, title: str, **properties: object) -> None:
+        self.field = field
+        self.title = title
+        self.properties = [
+            DynamicConfigValue(id_val=name.replace("__", "."), value=value) for name, value in properties.items()
+        ]
+
+
+def rows(
+    title: str, description: str, *queries: prometheus.Dataquery, columns: Sequence[Column], hidden: Sequence[str]
+) -> table.Panel:
+    """Return a panel of a table: the queries joined by the labels that they have in common."""
+    panel = (
+        table.Panel()
+        .with_transformation(DataTransformerConfig("merge", options={}))
+        .with_transformation(
+            DataTransformerConfig(
+                "organize",
+                options={
+                    "excludeByName": dict.fromkeys(hidden, True),
+                    "indexByName": {column.field: place for place, column in enumerate(columns)},
+                    "renameByName": {column.field: column.title for column in columns},
+                },
+            )
+        )
+        .filterable(True)
+        .sort_by([common.TableSortByFieldState().display_name(columns[0].title).desc(True)])
+    )
+    for column in columns:
+        if column.properties:
+            panel.override_by_name(column.title, column.properties)
+    tabled = [each.format(PromQueryFormat.TABLE) for each in queries]
+    return _made(panel, title, description, tabled, units.NoUnit, ((None, GREEN),), (), 24, 10)
+
+
+def _made(
+    panel: _Panel,
+    title: str,
+    description: str,
+    queries: Sequence[prometheus.Dataquery],
+    unit: str,
+    limits: Limits,
+    mappings: Sequence[ValueMapping],
+    width: int,
+    height: int,
+) -> _Panel:
+    """What every panel has."""
+    for ref_id, each in zip("ABCDEFGH", queries, strict=False):
+        panel.with_target(each.ref_id(ref_id))
+    steps = [Threshold(value=value, color=color) for value, color in limits]
+    return (
+        panel.title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .unit(unit)
+        .thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+        .mappings(list(mappings) or [NOTHING])
+        .no_value("no data")
+        .span(width)
+        .height(height)
+    )
+
+
+def _legend(mode: LegendDisplayMode) -> common.VizLegendOptions:
+    return common.VizLegendOptions().show_legend(True).display_mode(mode).placement(LegendPlacement.BOTTOM).calcs([])

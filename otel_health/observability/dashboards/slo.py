@@ -1,0 +1,105 @@
+"""The objective: how much of the error budget is left, and how fast it burns. It reads what the rules record."""
+
+from grafana_foundation_sdk.builders import dashboard
+from grafana_foundation_sdk.models import units
+
+from otel_health.observability.alerts import BURNS
+from otel_health.observability.dashboards.frame import OF_JOB, framed
+from otel_health.observability.dashboards.panels import (
+    GREEN,
+    RED,
+    YELLOW,
+    at_once,
+    lines,
+    number,
+    query,
+    ranking,
+)
+
+LEFT = f"job:otel_health_budget_left:ratio{{{OF_JOB}}}"
+OBJECTIVE = f"job:otel_health_objective:ratio{{{OF_JOB}}}"
+GOOD_ENOUGH = ((None, RED), (0.99, YELLOW), (0.999, GREEN))
+
+
+def slo() -> dashboard.Dashboard:
+    """Return the dashboard."""
+    made = framed(
+        "slo",
+        "Health / SLO",
+        "Readiness against its objective. An instance that cannot be scraped counts as not ready. "
+        "Needs the recording rules of otel_health.",
+    ).time("now-7d", "now")
+    for panel in (
+        number(
+            "Budget left",
+            "The share of the error budget of the objective's period that is left, of the service that has least. "
+            "Below zero the objective is missed.",
+            at_once(f"min({LEFT})"),
+            unit=units.PercentUnit,
+            limits=((None, RED), (0.001, YELLOW), (0.5, GREEN)),
+            decimals=1,
+        ),
+        number(
+            "Objective",
+            "The share of the time for which instances are to be ready, as the rules were written.",
+            at_once(f"max({OBJECTIVE})"),
+            unit=units.PercentUnit,
+            decimals=2,
+        ),
+        *(
+            number(
+                f"Availability, {words}",
+                f"The share of ready instances over the last {words}, of the service that has least.",
+                at_once(f"min(job:otel_health_ready:ratio_avg_{window}{{{OF_JOB}}})"),
+                unit=units.PercentUnit,
+                limits=GOOD_ENOUGH,
+                decimals=3,
+            )
+            for window, words in (("1h", "hour"), ("1d", "day"), ("3d", "3 days"), ("30d", "30 days"))
+        ),
+    ):
+        made.with_panel(panel)
+    for chart in (
+        lines(
+            "Error budget left",
+            "Falls while instances are unready; what happened leaves the period at its other end.",
+            query(LEFT, "{{job}}"),
+            unit=units.PercentUnit,
+            most=1,
+            least=None,
+            limits=((None, RED), (0, GREEN)),
+        ),
+        lines(
+            "Ready instances",
+            "The share of instances that are ready, moment by moment.",
+            query(f"job:otel_health_ready:ratio{{{OF_JOB}}}", "{{job}}"),
+            unit=units.PercentUnit,
+            most=1,
+        ),
+        lines(
+            "Burn",
+            "How many times faster the budget burns than one that lasts exactly. The lines across are where alerts "
+            "begin, for a budget of 30 days: 14.4 over 1 h and 6 over 6 h wake somebody.",
+            *(
+                query(
+                    f"(1 - job:otel_health_ready:ratio_avg_{burn.long}{{{OF_JOB}}}) / (1 - {OBJECTIVE})",
+                    f"{burn.long}, {{{{job}}}}",
+                )
+                for burn in BURNS
+            ),
+            unit="x",
+            limits=((None, GREEN), (1, YELLOW), (6, RED), (14.4, RED)),
+        ),
+        ranking(
+            "Components that were up least",
+            "Over the last day, on all instances of a service: where the budget goes.",
+            at_once(
+                f"bottomk(10, job_component:otel_health_check_up:ratio_avg_1d{{{OF_JOB}}})", "{{component}}, {{job}}"
+            ),
+            unit=units.PercentUnit,
+            limits=GOOD_ENOUGH,
+            width=12,
+        ),
+    ):
+        made.with_panel(chart)
+    return made
