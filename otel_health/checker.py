@@ -41,6 +41,7 @@ from otel_health.http.endpoints import (
     require_details,
 )
 from otel_health.http.render import Details, Service
+from otel_health.ladder import Action, Ladder
 from otel_health.metrics import instruments_of
 from otel_health.report import HealthReport
 
@@ -193,6 +194,8 @@ class Checker:
         max_age: float,
         probes: Collection[str] = frozenset({READYZ}),
         critical: bool = True,
+        recover: Action | Ladder | None = None,
+        recover_within: float = 30.0,
     ) -> Heartbeat:
         """Register a worker that says it is alive, and return what it calls: `heartbeat.beat()`.
 
@@ -203,6 +206,8 @@ class Checker:
             max_age: Seconds that may pass without a beat.
             probes: The probes that ask it; it looks only inside this process, so `livez` may be one.
             critical: Whether it turns its probes to fail, not only to warn.
+            recover: What an open Checker does when it has failed, such as to start the worker anew.
+            recover_within: Seconds that this may take.
 
         Raises:
             ValueError: The name is taken or ill-formed, or an option is out of its range.
@@ -213,7 +218,7 @@ class Checker:
         """
         require_seconds(f"heartbeat {name!r}", "max_age", max_age)
         heartbeat = Heartbeat(max_age=max_age, clock=self.now)
-        self._add_instant(name, heartbeat, probes, critical=critical)
+        self._add_instant(name, heartbeat, probes, critical=critical, recover=recover, recover_within=recover_within)
         return heartbeat
 
     def include(self, prefix: str, other: "Checker") -> None:
@@ -427,7 +432,16 @@ class Checker:
         """
         self.engine.events.note(level, message, *arguments, attributes=attributes, exception=exception)
 
-    def _add_instant(self, name: str, function: CheckFunc, probes: Collection[str], *, critical: bool) -> None:
+    def _add_instant(
+        self,
+        name: str,
+        function: CheckFunc,
+        probes: Collection[str],
+        *,
+        critical: bool,
+        recover: Action | Ladder | None = None,
+        recover_within: float = 30.0,
+    ) -> None:
         check = Check(
             name=name,
             function=function,
@@ -436,6 +450,8 @@ class Checker:
             probes=probes,
             local=True,
             critical=critical,
+            recover=recover,
+            recover_within=recover_within,
         )
         self.engine.register(check)
 

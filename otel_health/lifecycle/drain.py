@@ -153,6 +153,19 @@ class Drain:
             self.gate.close(reason)
         call_on(self._loop, self._begun)
 
+    def stop(self, reason: str = "stopping") -> None:
+        """End the process as a SIGTERM would, from any thread: drain, and then the server's own shutdown.
+
+        For whoever watches over it to start it anew; it is none of ours whether anybody does.
+
+        Raises:
+            RuntimeError: SIGTERM is not handled here, so that it would end the process at once.
+        """
+        if self._loop is None or signal.SIGTERM not in self._chains:
+            raise RuntimeError("this Drain does not handle SIGTERM; enter it in the main thread")
+        self.begin(reason)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     async def wait(self) -> None:
         """Wait until it is time to end: SIGTERM has come, and the delay is over.
 

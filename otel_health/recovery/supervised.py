@@ -201,6 +201,11 @@ class Supervised(Instant):
         return self._standing.state
 
     @property
+    def mendable(self) -> bool:  # type: ignore[override]
+        """Whether nobody but a recovery action starts it anew."""
+        return self._standing.state is TaskState.GAVE_UP
+
+    @property
     def pending(self) -> bool:  # type: ignore[override]
         """Whether it has not yet run for as long as it has to, and has not crashed either."""
         state, well_at, lost_at, _, why = self._standing

@@ -14,6 +14,7 @@ from otel_health import names
 from otel_health.check import READYZ, require_name, require_seconds
 from otel_health.checker import Checker
 from otel_health.forks import leave, tell_of_forks
+from otel_health.ladder import Action, Ladder
 from otel_health.recovery.life import Work
 from otel_health.recovery.supervised import Policy, Supervised, why
 
@@ -74,6 +75,8 @@ class Supervisor:
         may_finish: bool = False,
         probes: Collection[str] = frozenset({READYZ}),
         critical: bool = True,
+        recover: Action | Ladder | None = None,
+        recover_within: float = 30.0,
     ) -> Supervised:
         """Supervise a task: it is started now, or when the supervisor is entered.
 
@@ -90,10 +93,12 @@ class Supervisor:
             may_finish: Whether it may return; if not, that is a crash as any other.
             probes: The probes that ask its component; it looks only inside this process, so `livez` may be one.
             critical: Whether it turns its probes to fail, not only to warn.
+            recover: What is done, as a recovery action, once it was given up.
+            recover_within: Seconds that this may take.
 
         Raises:
             ValueError: The name is taken or ill-formed, or an option is out of its range.
-            TypeError: The work cannot be called.
+            TypeError: The work, or the recovery action, cannot be called.
             RuntimeError: The supervisor is entered, and this is not its loop.
         """
         subject = f"task {name!r}"
@@ -114,7 +119,7 @@ class Supervisor:
         task = Supervised(name, work, policy, copy_context(), self._checker.now, lambda: self._heard_of)
         register = partial(
             self._checker.add, name, task, local=True, probes=probes, critical=critical,
-            failure_threshold=1, success_threshold=1,
+            failure_threshold=1, success_threshold=1, recover=recover, recover_within=recover_within,
         )  # fmt: skip
         register()
         self._tasks[name] = task, register
