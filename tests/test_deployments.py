@@ -13,6 +13,7 @@ import pytest
 
 from otel_health import Checker
 from otel_health.lifecycle import Drain
+from tests.soak.http import until
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
 yaml = pytest.importorskip("yaml")
@@ -111,3 +112,86 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     verified = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60)
 
     assert "Unknown" not in verified.stderr
+
+
+def test_the_unit_has_a_graceful_restart_undone_and_a_crash_loop_slowed_down() -> None:
+    """A SIGTERM is no failure to systemd; whoever cannot start is tried for as long as it takes, but not at once."""
+    unit = RawConfigParser(strict=True)
+    unit.optionxform = str  # type: ignore[assignment]
+    unit.read_string((EXAMPLES / "systemd" / "orders.service").read_text())
+
+    assert unit["Service"]["Restart"] == "always"
+    assert float(unit["Service"]["RestartSec"]) >= 5
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+
+
+def supervised() -> RawConfigParser:
+    """What the example says to supervisord."""
+    config = RawConfigParser(strict=True, inline_comment_prefixes=(" ;",))
+    config.read_string((EXAMPLES / "supervisord" / "orders.conf").read_text())
+    return config
+
+
+def test_supervisords_patience_outlasts_the_drain() -> None:
+    """It waits for the drain, and starts anew whatever ends."""
+    program, drain = supervised()["program:orders"], defaults()
+
+    assert float(program["stopwaitsecs"]) > drain["delay"] + drain["cap"]
+    assert (program["stopsignal"], program["stopasgroup"], program["autorestart"]) == ("TERM", "false", "true")
+
+
+LIVES = """
+import asyncio, os
+from otel_health import Checker
+from otel_health.lifecycle import Drain
+from tests.soak.http import until
+from otel_health.recovery import graceful_restart
+
+def say(word):
+    with open(os.environ["SAID"], "a") as said:
+        said.write(word + " ")
+
+async def fails():
+    return os.path.exists("restarted")
+
+async def main():
+    checker = Checker()
+    drain = Drain(checker, delay=0.2)
+    checker.add("redis", fails, recover=graceful_restart(drain, min_uptime=0.001))
+    async with checker, drain:
+        say("up")
+        await drain.wait()
+        say("drained")
+        open("restarted", "w").close()
+
+asyncio.run(main())
+"""
+
+
+def test_supervisord_starts_anew_what_restarts_itself_and_drains_what_it_stops(tmp_path: Path) -> None:
+    """The real one: a recovery action ends the process in good order, it is back, and a stop is a drain."""
+    pytest.importorskip("supervisor")
+    said = tmp_path / "said"
+    (tmp_path / "lives.py").write_text(LIVES)
+    program = dict(supervised()["program:orders"])
+    del program["user"]
+    program |= {"command": f"{sys.executable} lives.py", "directory": str(tmp_path), "startsecs": "0"}
+    program |= {"stdout_logfile": str(tmp_path / "log"), "environment": f'SAID="{said}",PYTHONPATH="{EXAMPLES.parent}"'}
+    lines = [f"{key}={value}" for key, value in program.items()]
+    config = tmp_path / "supervisord.conf"
+    config.write_text("\n".join(["[supervisord]", f"logfile={tmp_path}/supervisord.log", "[program:orders]", *lines]))
+    command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(config)]
+    daemon = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def words() -> list[str]:
+        return said.read_text().split() if said.exists() else []
+
+    try:
+        until(lambda: words() == ["up", "drained", "up"])
+        daemon.terminate()
+        assert daemon.wait(30) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
+    assert words() == ["up", "drained", "up", "drained"]
+    assert "Traceback" not in (tmp_path / "log").read_text()

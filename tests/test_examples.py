@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from httpx2 import ASGITransport, AsyncClient, Client
 
-from examples import blocking, fastapi_service, five_lines, orders
+from examples import blocking, fastapi_service, five_lines, orders, worker
 from tests.doubles import eventually
 from tests.servers import free_port, shared_postgres, shared_redis
 
@@ -105,6 +105,36 @@ async def test_the_blocking_service_is_alive_until_it_is_stuck(mode: str) -> Non
             assert time.monotonic() < deadline
         assert (await client.get("/block?seconds=soon")).status_code == 400
         assert "otel_health_event_loop_lag_seconds_count" in (await client.get("/metrics")).text
+
+
+async def test_the_worker_crashes_is_restarted_and_gives_up() -> None:
+    """As its docstring says: it warns, fails, is given up, and by hand it is well again; metrics show each step."""
+    async with opened(worker.create_app(restart_delay=0.1, max_restarts=4, fail_after=0.4)) as client:
+        await answers(client, "/readyz", 200)
+        await client.post("/poison")
+        seen: list[str] = []
+
+        async def readyz() -> str:
+            consumer = dict((await client.get("/readyz")).json())["checks"]["consumer"][0]
+            if not seen or seen[-1] != consumer["status"]:
+                seen.append(consumer["status"])
+            return str(consumer.get("output", ""))
+
+        deadline = time.monotonic() + 20
+        while not (said := await readyz()).startswith("gave up"):
+            assert time.monotonic() < deadline, said
+            await asyncio.sleep(0.002)
+        assert said == "gave up: crashed 5 times, last: ValueError: cannot read order 17"
+        assert seen[-2:] == ["warn", "fail"]
+        metrics = (await client.get("/metrics")).text
+        assert 'otel_health_check_up{component="consumer"} 0.0' in metrics
+        assert 'otel_health_task_state{component="consumer",state="gave_up"} 1.0' in metrics
+        assert 'otel_health_task_restarts_total{component="consumer"} 4.0' in metrics
+        assert 'otel_health_task_crashes_total{component="consumer",error_type="ValueError"} 5.0' in metrics
+        await client.delete("/poison")
+        await client.post("/restart")
+        await answers(client, "/readyz", 200)
+        assert 'otel_health_task_state{component="consumer",state="running"} 1.0' in (await client.get("/metrics")).text
 
 
 async def test_the_fastapi_service_over_real_servers() -> None:

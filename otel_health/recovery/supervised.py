@@ -123,10 +123,14 @@ class Supervised(Instant):
         """Start it."""
         self.again.clear()
         self.begun.set()
+        standing = self._standing
         self._began_at = self._clock()
+        # Started anew by hand: it was well until now.
+        well = standing.state is TaskState.RUNNING and self._began_at >= standing.well_at
+        lost_at = self._began_at if well else standing.lost_at
         self.life = Life(self.name, self._work, self._context.copy())
         # It has to run for as long as was waited for it, so that one that crashes again and again is not well between.
-        self._stand(TaskState.RUNNING, well_at=self._began_at + self.delay)
+        self._stand(TaskState.RUNNING, well_at=self._began_at + self.delay, lost_at=lost_at)
         return self.life
 
     def crashed(self, error: BaseException | None) -> float | None:
@@ -137,7 +141,7 @@ class Supervised(Instant):
         self.crashes += 1
         lost_at = now if now >= self._standing.well_at else self._standing.lost_at
         if policy.max_restarts is not None and self.crashes > policy.max_restarts:
-            self.give_up(f"crashed {self.crashes} times, last: {why(error)}")
+            self.give_up(f"crashed {_times(self.crashes)}, last: {why(error)}")
             return None
         self.delay = backoff(self.crashes, first=policy.restart_delay, most=policy.max_restart_delay)
         self._stand(TaskState.RESTARTING, lost_at=lost_at, again_at=now + self.delay, why=why(error))
@@ -242,11 +246,17 @@ class Supervised(Instant):
         if state is TaskState.RUNNING and now >= standing.well_at:
             return {"restarts": restarts}
         if state is TaskState.RUNNING:
-            reason = f"runs again for {now - self._began_at:.1f} s after {standing.why}"
+            reason = f"runs again for {now - self._began_at:.1f} s"
         else:
-            reason = f"starts again in {max(standing.again_at - now, 0.0):.1f} s after {standing.why}"
+            reason = f"starts again in {max(standing.again_at - now, 0.0):.1f} s"
+        if self.crashes:
+            reason = f"crashed {_times(self.crashes)}, {reason}; last: {standing.why}"
         outcome = Failed if now - standing.lost_at >= self.policy.fail_after else Degraded
-        raise outcome(f"{reason}; crashed {self.crashes} times", restarts=restarts)
+        raise outcome(reason, restarts=restarts)
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def why(error: BaseException | None) -> str:

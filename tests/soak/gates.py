@@ -15,13 +15,29 @@ from tests.soak import (
     lifecycle,
     liveness,
     load,
+    mending,
     outcomes,
     secrets,
     telemetry,
 )
 from tests.soak.figure import Figure, Gate
 
-MODULES = (hanging, clocks, forks, outcomes, load, leaks, telemetry, secrets, fuzz, http, guards, lifecycle, liveness)
+MODULES = (
+    hanging,
+    clocks,
+    forks,
+    outcomes,
+    load,
+    leaks,
+    telemetry,
+    secrets,
+    fuzz,
+    http,
+    guards,
+    lifecycle,
+    liveness,
+    mending,
+)
 
 
 def gates() -> dict[str, Gate]:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from otel_health import Checker, Degraded, ErrorType, Status
 from tests.doubles import passing
 from tests.soak.figure import Figure, scaled, silent_checker, virtual_checker
+from tests.soak.mending import KINDS, harmless
 from tests.virtual import VirtualLoop
 
 
@@ -62,17 +63,17 @@ def gate_R6(scale: float) -> Figure:
     wrong: list[str] = []
     for _ in range(scaled(20, scale)):
         for name, make in RAISED.items():
-            for kind in ("sync", "async", "listener"):
+            for kind in ("sync", "async", "listener", *KINDS):
                 trials += 1
                 begun = time.process_time()
-                if not asyncio.run(_raised(make, kind)):
+                if not asyncio.run(harmless(make, kind) if kind in KINDS else _raised(make, kind)):
                     wrong.append(f"{name} {kind}")
                 slowest = max(slowest, time.process_time() - begun)
     stopped = [_interrupted() for _ in range(scaled(20, scale, 2))]
     return Figure(
         "R6",
-        f"{len(RAISED)} classes x sync/async/listener: 0 exits, 0 lost results, only 200/503, valid JSON, <= 1 s each; "
-        "SIGINT stops <= 1 s",
+        f"{len(RAISED)} classes x sync/async/listener/recovery/task: 0 exits, 0 lost results, only 200/503, JSON, "
+        "<= 1 s each; SIGINT stops <= 1 s",
         f"{trials - len(wrong)} of {trials} {sorted(set(wrong))[:3] or ''}, slowest {slowest:.2f} s; "
         f"stopped in {max(stopped):.2f} s",
         not wrong and slowest <= 1.0 and max(stopped) <= 1.0,
