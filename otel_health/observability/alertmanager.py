@@ -16,6 +16,8 @@ _OF_A_COMPONENT: Final = (
     "ComponentStale",
     "ComponentMissing",
     "RunsAbandoned",
+    "TaskRestarting",
+    "RecoveryGaveUp",
 )
 
 INHIBITED: Final = (

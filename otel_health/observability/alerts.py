@@ -204,6 +204,30 @@ or (
         expression="otel_health_check_abandoned{} > 0",
     ),
     Alert(
+        name="TaskRestarting",
+        severity="warning",
+        summary="A supervised task keeps crashing, and is started anew each time.",
+        description=(
+            "{{ $labels.component }} on {{ $labels.instance }} of {{ $labels.job }} was started anew about {{ $value "
+            "| humanize }} times in a short time; the log says what it crashes with."
+        ),
+        expression="increase(otel_health_task_restarts_total{}[WINDOW]) > 3",
+    ),
+    Alert(
+        name="RecoveryGaveUp",
+        severity="warning",
+        waits="page_after",
+        summary="What mends a component by itself has given up: nothing more happens until somebody does something.",
+        description=(
+            "{{ $labels.component }} on {{ $labels.instance }} of {{ $labels.job }} still fails after all restarts of "
+            "its task, or attempts at its recovery."
+        ),
+        expression="""
+otel_health_task_state{state="gave_up"} == 1
+or otel_health_recovery_state{state="gave_up"} == 1
+""",
+    ),
+    Alert(
         name="EventLoopStuck",
         severity="critical",
         summary="The event loop of an instance is stuck: it answers nobody.",

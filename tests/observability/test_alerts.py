@@ -45,6 +45,16 @@ def loop(measurements: str) -> Series:
     }
 
 
+def restarts(value: str) -> Series:
+    """How often a supervised task was started anew."""
+    return {'otel_health_task_restarts_total{job="orders",instance="a",component="postgres"}': value}
+
+
+def gave_up(what: str, value: str) -> Series:
+    """Whether a task, or the recovery of a component, was given up."""
+    return {f'otel_health_{what}_state{{job="orders",instance="a",component="postgres",state="gave_up"}}': value}
+
+
 HERE: Final = {"job": "orders", "instance": "a", "component": "postgres"}
 INSTANCE: Final = {"job": "orders", "instance": "a"}
 STALE: Final = of("error_since_seconds", "1700000000x40", error_type="stale")
@@ -146,6 +156,11 @@ CASES: Final = [
         "25m",
         None,
     ),
+    Case("TaskRestarting", "once a minute", restarts("0+1x40"), "20m", HERE),
+    Case("TaskRestarting", "once or twice", restarts("0x9 1x4 2x20"), "16m", None),
+    Case("RecoveryGaveUp", "of a task", gave_up("task", "0 1x9"), "3m", {**HERE, "state": "gave_up"}),
+    Case("RecoveryGaveUp", "of a component", gave_up("recovery", "0 1x9"), "3m", {**HERE, "state": "gave_up"}),
+    Case("RecoveryGaveUp", "and is mended by hand", gave_up("task", "0 1 0x9"), "3m", None),
     Case("RunsAbandoned", "for 15 min", of("abandoned", "1x30"), "16m", HERE),
     Case("RunsAbandoned", "and it ended after all", of("abandoned", "1x9 0x30"), "16m", None),
     Case(

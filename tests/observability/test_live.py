@@ -24,6 +24,7 @@ from starlette.applications import Starlette
 from otel_health import Checker, Degraded
 from otel_health.lifecycle import LivenessServer, LoopMonitor
 from otel_health.prometheus import PrometheusExporter
+from otel_health.recovery import Supervisor
 
 begun = time.monotonic()
 exporter = PrometheusExporter(service_name="orders")
@@ -73,6 +74,16 @@ async def comes_back():
 async def slow():
     await asyncio.sleep(1.7)
 
+@checker.check("mended", recover=lambda: False)
+async def mended():
+    raise ConnectionRefusedError
+
+async def crashes():
+    raise ConnectionRefusedError
+
+supervisor = Supervisor(checker)
+supervisor.start("crashes", crashes, restart_delay=0.1, max_restart_delay=0.5, max_restarts=20)
+
 async def passing(): ...
 checker.add("starts", passing, initial_delay=3600.0)
 checker.add("vanishes", passing)
@@ -88,7 +99,8 @@ async def happen():
 @asynccontextmanager
 async def lifespan(app):
     port = int(os.environ["LIVENESS"])
-    async with checker, LoopMonitor(checker, stuck_after=2.0), LivenessServer(checker, port=port, metrics=exporter):
+    watching = LoopMonitor(checker, stuck_after=2.0), LivenessServer(checker, port=port, metrics=exporter)
+    async with checker, supervisor, watching[0], watching[1]:
         happening = asyncio.create_task(happen())
         yield
         happening.cancel()
