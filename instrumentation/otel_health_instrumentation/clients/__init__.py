@@ -4,7 +4,7 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
@@ -14,8 +14,12 @@ from typing import Any, Final, cast
 from otel_health import Checker, CheckFunc, Failed
 from otel_health.check import CheckReturn, is_async
 from otel_health.compose import parent
-from otel_health_instrumentation.clients.hooks import Undo, on_made, when_imported
+from otel_health_instrumentation.clients.aio_pika import AIO_PIKA
+from otel_health_instrumentation.clients.grpc import GRPC
+from otel_health_instrumentation.clients.hooks import Undo, needs_stand_in, on_made, stand_before, when_imported
+from otel_health_instrumentation.clients.kafka import AIOKAFKA, CONFLUENT_KAFKA
 from otel_health_instrumentation.clients.living import Components, Living
+from otel_health_instrumentation.clients.postgres import ASYNCPG, ASYNCPG_CONNECTIONS, PSYCOPG
 from otel_health_instrumentation.clients.redis import REDIS, VALKEY
 from otel_health_instrumentation.clients.sqlalchemy import SQLALCHEMY
 from otel_health_instrumentation.clients.technology import Server, Technology
@@ -23,7 +27,21 @@ from otel_health_instrumentation.guard import guarded
 
 __all__ = ["TECHNOLOGIES", "Clients"]
 
-TECHNOLOGIES: Final = {each.name: each for each in (REDIS, SQLALCHEMY, VALKEY)}
+TECHNOLOGIES: Final = {
+    each.name: each
+    for each in (
+        AIO_PIKA,
+        AIOKAFKA,
+        ASYNCPG,
+        ASYNCPG_CONNECTIONS,
+        CONFLUENT_KAFKA,
+        GRPC,
+        PSYCOPG,
+        REDIS,
+        SQLALCHEMY,
+        VALKEY,
+    )
+}
 """Every client library that is known, by its name."""
 
 
@@ -70,9 +88,9 @@ class Clients:
         if self._undo:
             return
         for technology in self._technologies:
-            for module, classes in technology.classes.items():
+            for module in {*technology.classes, *technology.immutable}:
                 with guarded(f"watch the clients of {technology.name}"):
-                    self._undo.append(when_imported(module, partial(self._hook, technology, classes)))
+                    self._undo.append(when_imported(module, partial(self._hook, technology)))
         with guarded("find the clients that were made before"):
             self._find()
 
@@ -93,9 +111,19 @@ class Clients:
         """Look at the clients now: who stays is a check, who is gone is none any more."""
         self._living.look()
 
-    def _hook(self, technology: Technology, classes: Collection[str], module: ModuleType) -> None:
-        for name in classes:
-            self._undo.append(on_made(getattr(module, name), partial(self._notice, technology)))
+    def _hook(self, technology: Technology, module: ModuleType) -> None:
+        for name in technology.classes.get(module.__name__, ()):
+            self._undo.append(on_made(vars(module)[name], partial(self._made, technology)))
+        self._stand_before(technology, module)
+
+    def _stand_before(self, technology: Technology, module: ModuleType) -> None:
+        for name in technology.immutable.get(module.__name__, ()):
+            if needs_stand_in(vars(module)[name]):
+                self._undo.append(stand_before(module, name, partial(self._made, technology)))
+
+    def _made(self, technology: Technology, client: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        technology.note(client, args, kwargs)
+        self._notice(technology, client)
 
     def _notice(self, technology: Technology, client: object) -> None:
         if not _within_a_check():
@@ -122,6 +150,10 @@ class Clients:
     # Components are registered and removed by whoever looks.
 
     def _changed(self, components: Components) -> None:
+        for technology in self._technologies if self._undo else ():
+            # Whoever takes away what they had put in our place puts the original back, and not ours.
+            for module in technology.immutable.keys() & sys.modules.keys():
+                self._stand_before(technology, sys.modules[module])
         for server in self._registered.keys() - components.keys():
             if self._registered.pop(server):
                 with suppress(KeyError):
@@ -137,16 +169,18 @@ class Clients:
 
     def _ask(self, server: Server) -> CheckReturn | Awaitable[CheckReturn]:
         """Ask through the newest client; called in a thread, as for one that is synchronous it must be."""
-        found = self._newest(server)
-        if found is None:
-            # With this look the component is gone, and what comes of this run is dropped.
-            self._living.look()
-            found = self._newest(server)
-        if found is None:
-            raise Failed("the application has no client of it any more")
-        technology, client = found
-        check = technology.check(client)
-        return _asked_on(technology.loop(client), check) if is_async(check) else check()
+        while (found := self._newest(server)) is not None:
+            technology, client = found
+            check = technology.check(client)
+            try:
+                return _asked_on(technology.loop(client), check) if is_async(check) else check()
+            except Exception:
+                # One that turns out to be closed says nothing of its server.
+                if technology.can_be_asked(client):
+                    raise
+        # With this look the component is gone, and what comes of this run is dropped.
+        self._living.look()
+        raise Failed("the application has no client of it any more")
 
     def _newest(self, server: Server) -> tuple[Technology, Any] | None:
         for each in reversed(self._living.components.get(server, ())):

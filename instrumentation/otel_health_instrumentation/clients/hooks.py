@@ -1,7 +1,8 @@
 """Hooks: a class tells of its new objects, a module that it was imported; both are taken back without a trace."""
 
 import sys
-from collections.abc import Callable
+from abc import ABCMeta
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import ModuleType
 from typing import Any, Final
@@ -11,8 +12,15 @@ from wrapt import register_post_import_hook
 from otel_health_instrumentation.guard import guarded
 
 Undo = Callable[[], None]
-Notice = Callable[[Any], None]
+Notice = Callable[[Any, Sequence[Any], Mapping[str, Any]], None]
+"""Is told of a new object, and of the arguments that it was made with."""
 Hook = Callable[[ModuleType], None]
+
+_IMMUTABLE: Final = 1 << 8
+"""The flag of a class of C: Py_TPFLAGS_IMMUTABLETYPE."""
+
+_MADE: Final = "_otel_health_made"
+"""By which a class of ours is known."""
 
 _waiting: Final[dict[str, list[Hook]]] = {}
 """Who waits for a module; the import machinery is told of each module once in the life of the process."""
@@ -25,29 +33,74 @@ def on_made(kind: type, notice: Notice) -> Undo:
     It raises what it raised before, and nothing else.
     """
     stored = vars(kind).get("__init__")
-    original: Callable[..., None] = kind.__init__  # type: ignore[misc] # It is looked up for this class and none below.
-    listening = True
+    made = _Noticing(kind, notice)
 
-    @wraps(original)
-    def made(self: object, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        if listening:
-            with guarded(f"notice a new {kind.__qualname__}"):
-                notice(self)
+    @wraps(made.original)
+    def constructor(self: object, *args: Any, **kwargs: Any) -> None:
+        made(self, args, kwargs)
 
-    kind.__init__ = made  # type: ignore[misc]
+    kind.__init__ = constructor  # type: ignore[misc]
 
     def undo() -> None:
-        nonlocal listening
         # Whoever wrapped it after us keeps a wrapper of ours that does nothing.
-        listening = False
-        if vars(kind).get("__init__") is made:
+        made.notice = None
+        if vars(kind).get("__init__") is constructor:
             if stored is None:
                 del kind.__init__  # type: ignore[misc]
             else:
                 kind.__init__ = stored  # type: ignore[misc]
 
     return undo
+
+
+def needs_stand_in(kind: type) -> bool:
+    """Whether nothing in a class can be wrapped, because it is written in C, and no class of ours stands before it."""
+    idle = vars(kind).get(_MADE)
+    return bool(kind.__flags__ & _IMMUTABLE) or (idle is not None and idle.notice is None)
+
+
+def stand_before(module: ModuleType, name: str, notice: Notice) -> Undo:
+    """Put a class of ours before one in which nothing can be wrapped; see `on_made`.
+
+    Whoever looks it up in the module from now on gets ours, whose objects can be held weakly. Whatever is made by the
+    other counts as made by ours.
+    """
+    kind = vars(module)[name]
+    if _MADE in vars(kind):
+        kind = vars(kind)[_MADE].kind  # One of ours that is idle was put back by somebody who had found it there.
+    made = _Noticing(kind, notice)
+
+    def constructor(self: object, *args: Any, **kwargs: Any) -> None:
+        made(self, args, kwargs)
+
+    def counts(cls: type, other: type) -> Any:
+        return issubclass(other, kind) if cls is ours else NotImplemented
+
+    said = {"__init__": constructor, "__doc__": kind.__doc__, "__module__": kind.__module__, _MADE: made}
+    ours = ABCMeta(name, (kind,), {**said, "__subclasshook__": classmethod(counts)})
+    setattr(module, name, ours)
+
+    def undo() -> None:
+        made.notice = None
+        if vars(module).get(name) is ours:
+            setattr(module, name, kind)
+
+    return undo
+
+
+class _Noticing:
+    """A constructor that tells of what it made, for as long as somebody wants to know."""
+
+    def __init__(self, kind: type, notice: Notice) -> None:
+        self.original: Callable[..., None] = kind.__init__  # type: ignore[misc] # It is looked up for this very class.
+        self.notice: Notice | None = notice
+        self.kind = kind
+
+    def __call__(self, thing: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.original(thing, *args, **kwargs)
+        if self.notice is not None:
+            with guarded(f"notice a new {self.kind.__qualname__}"):
+                self.notice(thing, args, kwargs)
 
 
 def when_imported(name: str, hook: Hook) -> Undo:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -51,6 +51,9 @@ def _nowhere(_: Any) -> None:
     return None
 
 
+def _nothing(*_: Any) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Technology:
     """A client library; its objects are only read, and none is imported.
@@ -58,6 +61,8 @@ class Technology:
     Args:
         name: What an operator calls it.
         classes: The classes whose objects are clients, by the module that defines them.
+        immutable: Those that are written in C, by the module where they are looked up.
+        note: Called with a new client and the arguments it was made with, to remember what it will not tell later.
         server: What a client speaks to; None for one that is no component of its own.
         check: Returns the check of a client, which may hold the client for as long as it runs.
         usable: Whether a client can be asked now: it is open.
@@ -70,6 +75,8 @@ class Technology:
     check: Callable[[Any], CheckFunc]
     usable: Callable[[Any], bool] = field(default=_always)
     loop: Callable[[Any], asyncio.AbstractEventLoop | None] = field(default=_nowhere)
+    immutable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    note: Callable[[Any, Sequence[Any], Mapping[str, Any]], object] = field(default=_nothing)
 
     def can_be_asked(self, client: object) -> bool:
         """Whether a client is open, and its loop runs."""
