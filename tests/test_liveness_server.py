@@ -91,6 +91,16 @@ async def test_it_answers_what_the_routes_answer(mode: Mode) -> None:
 
 
 @BOTH
+async def test_it_has_no_page(mode: Mode) -> None:
+    """A browser is answered with JSON, and told that it is: the status page is the service's own."""
+    async with serving(Checker(), mode) as server:
+        answer = await asked(server.port, accept="text/html")
+
+    assert answer.headers["content-type"] == "application/health+json"
+    assert answer.json()["status"] == "pass"
+
+
+@BOTH
 @pytest.mark.parametrize("details", ["status", "full"])
 async def test_details_are_as_the_routes_have_them(mode: Mode, details: Any) -> None:
     """The verdict alone, or everything."""
