@@ -1,12 +1,14 @@
 """What an operator may say, and what becomes of what makes no sense."""
 
 import logging
+import re
 from dataclasses import fields
 
 import pytest
 
-from otel_health_instrumentation import environment_variables
+from otel_health_instrumentation import HealthInstrumentor, environment_variables
 from otel_health_instrumentation.configuration import PREFIX, READERS, Configuration, configured
+from tests.services import ROOT
 
 
 def test_every_option_is_read_and_has_its_variable() -> None:
@@ -17,6 +19,14 @@ def test_every_option_is_read_and_has_its_variable() -> None:
     assert set(READERS) == names
     assert variables == {PREFIX + name.upper() for name in names}
     assert all(getattr(environment_variables, variable) == variable for variable in variables)
+
+
+def test_every_variable_is_documented() -> None:
+    """In one table, with nothing in it that there is not."""
+    page = (ROOT / "docs" / "zero_code.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `OTEL_HEALTH_")]
+
+    assert set(re.findall(r"OTEL_HEALTH_\w+", " ".join(rows))) == {PREFIX + name.upper() for name in READERS}
 
 
 def test_the_environment_is_read() -> None:
@@ -85,3 +95,18 @@ def test_an_unknown_option_is_named(caplog: pytest.LogCaptureFixture) -> None:
     assert configured({"timeuot": 3}, {}) == Configuration()
 
     assert "there is no option 'timeuot'; there are timeout, interval" in caplog.text
+
+
+def test_a_configuration_file_is_read() -> None:
+    """Typed, by OpenTelemetry's own reader of `OTEL_CONFIG_FILE`."""
+    conversion = pytest.importorskip("opentelemetry.configuration.instrumentation")
+    models = pytest.importorskip("opentelemetry.configuration.models")
+    options = {"timeout": 1.5, "critical": ["redis-*"], "workers": True, "metrics": "none"}
+    instrumentor = HealthInstrumentor()
+    try:
+        conversion.configure_instrumentation(models.ExperimentalInstrumentation(python={"health": options}))
+        checker = instrumentor.checker
+        assert checker is not None
+        assert checker.add("database", lambda: True).timeout == 1.5
+    finally:
+        instrumentor.uninstrument()
