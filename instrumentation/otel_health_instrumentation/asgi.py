@@ -28,37 +28,42 @@ class HealthMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what is ours; the rest is the application's."""
-        await serve(self.app, self.app, scope, receive, send)
+        if passes(scope):
+            await self.app(scope, receive, send)
+        else:
+            await serve(self.app, self.app, scope, receive, send)
+
+
+def passes(scope: Scope) -> bool:
+    """Return whether this is none of our business, as nearly every request is: the application pays for the answer."""
+    health = current()
+    if health is None or SEEN in scope:
+        return True
+    if scope["type"] != "http" or not health.checker.is_open or health.pages.might_be(below_root(scope)):
+        return False
+    scope[SEEN] = True
+    return True
 
 
 async def serve(call: ASGIApp, app: object, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer what is ours, and have the application called for everything else.
+    """Do what is to be done, and have the application called unless that was an answer.
 
     Args:
         call: What to call.
         app: The application behind it, which may have routes of its own.
-        scope: As in ASGI, as are `receive` and `send`.
+        scope: As in ASGI, as are `receive` and `send`; it does not pass.
     """
     health = current()
-    if health is None or SEEN in scope:
-        await call(scope, receive, send)
-        return
     scope[SEEN] = True
-    if scope["type"] == "lifespan":
-        life = _Lifespan(health, receive, send)
-        await call(scope, life.receive, life.send)
-        return
     answer = None
-    if scope["type"] == "http":
-        if not health.checker.is_open:
-            await health.open()
-        if health.pages.might_be(below_root(scope)):
-            with guarded("answer a probe"):
-                answer = _answer(health, app, scope)
-    if answer is None:
-        await call(scope, receive, send)
-    else:
-        await answer(scope, receive, send)
+    if health is not None and scope["type"] == "lifespan":
+        life = _Lifespan(health, receive, send)
+        receive, send = life.receive, life.send
+    elif health is not None and scope["type"] == "http":
+        await health.open()
+        with guarded("answer a probe"):
+            answer = _answer(health, app, scope)
+    await (answer or call)(scope, receive, send)
 
 
 def _answer(health: Health, app: object, scope: Scope) -> Found | None:

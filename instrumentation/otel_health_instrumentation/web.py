@@ -17,7 +17,10 @@ def lead_asgi(original: Callable[..., Any]) -> Callable[..., Any]:
     """Lead the calls of an ASGI application through ours."""
 
     async def called(self: object, scope: Scope, receive: Receive, send: Send) -> None:
-        await asgi.serve(partial(original, self), self, scope, receive, send)
+        if asgi.passes(scope):
+            await original(self, scope, receive, send)
+        else:
+            await asgi.serve(partial(original, self), self, scope, receive, send)
 
     return called
 

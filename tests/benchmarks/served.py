@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from otel_health import Checker
 from otel_health.http.render import Details
+from otel_health_instrumentation import HealthInstrumentor
 from tests.benchmarks import peers
 from tests.benchmarks.asked import answer
 from tests.benchmarks.peers import CheckFunc
@@ -121,6 +122,21 @@ def demand(number: int, check: CheckFunc) -> ASGIApp:
     return Starlette(routes=checker_of(number, check).routes())
 
 
+def page(number: int, check: CheckFunc) -> ASGIApp:  # noqa: ARG001 - as all kinds are made.
+    """An application with a page of its own, that knows nothing of health."""
+
+    async def hello(_: Request) -> JSONResponse:
+        return JSONResponse({"hello": "world"})
+
+    return Starlette(routes=[Route("/", hello)])
+
+
+def instrumented(number: int, check: CheckFunc) -> ASGIApp:
+    """The same, in a process that is instrumented as `opentelemetry-instrument` does it."""
+    HealthInstrumentor().instrument()
+    return page(number, check)
+
+
 APPS: Final[dict[str, Callable[[int, CheckFunc], ASGIApp]]] = {
     "raw": raw,
     "asgi": asgi,
@@ -131,6 +147,9 @@ APPS: Final[dict[str, Callable[[int, CheckFunc], ASGIApp]]] = {
     "constant short": partial(constant, "/readyz", "status"),
     "short": short,
     "demand": demand,
+    "page": page,
+    "page, instrumented": instrumented,
+    "page, again": page,
     **peers.APPS,
 }
 
