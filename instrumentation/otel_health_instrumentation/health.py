@@ -3,8 +3,7 @@
 import asyncio
 import os
 from contextlib import AsyncExitStack, suppress
-from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
 from opentelemetry.metrics import get_meter_provider
 from opentelemetry.sdk.metrics import MeterProvider
@@ -14,6 +13,7 @@ from otel_health.lifecycle import LivenessServer
 from otel_health.prometheus import PrometheusExporter
 from otel_health.workers import Workers
 from otel_health_instrumentation.background import Background
+from otel_health_instrumentation.clients import TECHNOLOGIES, Clients
 from otel_health_instrumentation.configuration import NONE, Configuration
 from otel_health_instrumentation.guard import LOGGER, guarded
 from otel_health_instrumentation.pages import Pages
@@ -116,29 +116,16 @@ def _exporter() -> PrometheusExporter:
     return PrometheusExporter(service_name=os.environ.get("OTEL_SERVICE_NAME"))
 
 
-def _clients(checker: Checker, said: Configuration) -> Any | None:
+def _clients(checker: Checker, said: Configuration) -> Clients | None:
     """What makes the application's clients checks, unless nobody wants that."""
     if said.clients == [NONE]:
         return None
-    try:
-        clients = import_module("otel_health_instrumentation.clients")
-    except ImportError:
-        return None
-    with guarded("watch the clients"):
-        unknown = sorted(set(said.clients or ()) - set(clients.TECHNOLOGIES))
-        if unknown:
-            LOGGER.warning(
-                "health: clients: %s: there are %s; all are watched",
-                ", ".join(map(repr, unknown)),
-                ", ".join(sorted(clients.TECHNOLOGIES)),
-            )
-        return clients.Clients(
-            checker,
-            technologies=None if unknown else said.clients,
-            critical=said.critical or (),
-            passive_for=said.passive_for,
-        )
-    return None
+    unknown = sorted(set(said.clients or ()) - TECHNOLOGIES.keys())
+    if unknown:
+        names = ", ".join(sorted(TECHNOLOGIES))
+        LOGGER.warning("health: clients=%s must be of %s; the default is used", ",".join(unknown), names)
+    technologies = None if unknown else said.clients
+    return Clients(checker, technologies=technologies, critical=said.critical or (), passive_for=said.passive_for)
 
 
 _current: list[Health] = []

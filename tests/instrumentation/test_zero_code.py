@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from tests.instrumentation.processes import IMPORTED
-from tests.servers import free_port, shared_postgres, shared_redis
+from tests.servers import free_port, own_redis, shared_postgres, shared_redis
 from tests.services import PATIENCE, Service
 
 pytest.importorskip("opentelemetry.distro")
@@ -101,3 +101,32 @@ def test_unmodified_applications_have_health(command: tuple[str, ...], tmp_path:
         assert not [line for line in of_requests for probe in (*PROBES, "/metrics") if probe in line]
         assert not [name for name in spans(service) for probe in (*PROBES, "/metrics") if probe in name], service.log
         assert "health: could not" not in service.log
+
+
+@pytest.mark.parametrize("command", [SERVED["FastAPI, uvicorn"], SERVED["Flask, gunicorn"]], ids=["FastAPI", "Flask"])
+def test_a_dependency_that_fails_fails_its_component(command: tuple[str, ...], tmp_path: Path) -> None:
+    """A server of the test's own is stopped, and started again: the application's client is asked, and nobody else."""
+    with own_redis() as redis:
+        component = f"redis-127.0.0.1-{redis.port}-0"
+        said = {"OTEL_HEALTH_INTERVAL": "0.2", "OTEL_HEALTH_CRITICAL": "redis-*"}
+        with instrumented(tmp_path, *command, REDIS_URL=f"redis://127.0.0.1:{redis.port}/0", **said) as service:
+            service.waits_for(f"/readyz/{component}", 200)
+            service.waits_for("/readyz", 200)
+
+            redis.kill()
+            for path in (f"/readyz/{component}", "/readyz"):
+                service.waits_for(path, 503)
+            assert [service.get(f"/{probe}") for probe in ("livez", "startupz")] == [200, 200]
+            assert f'otel_health_check_up{{component="{component}"}} 0.0' in body(service, "/metrics")
+
+            redis.start()
+            service.waits_for(f"/readyz/{component}", 200)
+            service.waits_for("/readyz", 200)
+
+
+def test_one_variable_turns_everything_off(tmp_path: Path) -> None:
+    """Then it is as if nothing was installed."""
+    said = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "health"}
+    with instrumented(tmp_path, *SERVED["Flask, gunicorn"], **said) as service:
+        service.waits_for("/", 200)
+        assert [service.get(path) for path in (*PROBES, "/metrics")] == [404] * 5
