@@ -6,7 +6,7 @@ JOBS ?= 3
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint services services-stop matrix clean bench soak
+.PHONY: help run test lint observability services services-stop matrix clean bench soak
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ lint: ## Check style and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+observability: ## Run Prometheus and Alertmanager beside the example service, until Ctrl-C
+	@scripts/services install promtool prometheus-alertmanager
+	@scripts/venv .venv examples,observability
+	PORT=$(PORT) .venv/bin/python scripts/observability
 
 services: ## Install and start the servers that the tests want: databases, caches, coordinators
 	@scripts/services install

@@ -132,13 +132,13 @@ recover   curl -sX DELETE 127.0.0.1:{port}/orders
 
 
 def main() -> None:
-    """Serve on 127.0.0.1, at the port that PORT names."""
+    """Serve at the address and the port that HOST and PORT name, 127.0.0.1 and 8000 by default."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)-8s %(message)s")
     port = int(os.environ.get("PORT", "8000"))
     path = Path(os.environ.get("ORDERS_DATABASE", Path(tempfile.mkdtemp(prefix="orders-")) / "orders.sqlite3"))
     app = create_app(path)
     print(GUIDE.format(port=port, path=path), flush=True)
-    uvicorn.run(app, host="127.0.0.1", port=port, access_log=False)
+    uvicorn.run(app, host=os.environ.get("HOST", "127.0.0.1"), port=port, access_log=False)
 
 
 if __name__ == "__main__":

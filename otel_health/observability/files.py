@@ -1,6 +1,7 @@
 """Every file that is shipped, as it is generated."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,8 @@ from otel_health.observability.rules import Options, rules
 
 FILES: Final = Path(__file__).with_name("files")
 """Where they are."""
+
+FOLDER: Final = "Health"
 
 _DATASOURCES: Final = {
     "apiVersion": 1,
@@ -37,7 +40,7 @@ _PROVIDERS: Final = {
     "providers": [
         {
             "name": "otel_health",
-            "folder": "Health",
+            "folder": FOLDER,
             "type": "file",
             "allowUiUpdates": False,
             "options": {"path": "/var/lib/grafana/dashboards/otel_health"},
@@ -59,7 +62,34 @@ def shipped() -> dict[str, str]:
         "grafana/provisioning/datasources/otel_health.yaml": as_yaml(_DATASOURCES),
         "grafana/provisioning/dashboards/otel_health.yaml": as_yaml(_PROVIDERS),
         **{f"grafana/dashboards/{name}": text for name, text in dashboards().items()},
+        "kubernetes/prometheusrule.yaml": as_yaml(_prometheus_rule()),
+        "kubernetes/dashboards.yaml": "---\n".join(as_yaml(each) for each in _config_maps()),
     }
+
+
+def _prometheus_rule() -> dict[str, object]:
+    """The rules as the operator of Prometheus takes them."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "otel-health", "labels": {"app.kubernetes.io/name": "otel-health"}},
+        "spec": rules(Options()),
+    }
+
+
+def _config_maps() -> Iterator[dict[str, object]]:
+    """The dashboards as the sidecar of Grafana's chart finds them."""
+    for name, text in dashboards().items():
+        yield {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": f"otel-health-{name.removesuffix('.json')}",
+                "labels": {"grafana_dashboard": "1"},
+                "annotations": {"grafana_folder": FOLDER},
+            },
+            "data": {f"otel-health-{name}": text},
+        }
 
 
 _DASHBOARDS: Final = {"overview": overview, "component": component, "slo": slo}
