@@ -1,20 +1,22 @@
-"""The rules and routes: what is shipped is what is generated, and what makes no sense is refused."""
+"""The rules and routes: Prometheus and Alertmanager take them, and what makes no sense is refused."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-import otel_health
-from otel_health.observability.alertmanager import Routes, alertmanager
+from otel_health import names
 from otel_health.observability.alerts import ALERTS, BURN, PREFIX
 from otel_health.observability.documents import as_yaml
 from otel_health.observability.rules import Options, rules
 from tests.servers import program
 
 ROOT = Path(__file__).parent.parent.parent
-SHIPPED = Path(otel_health.__file__).parent / "observability" / "files"
+INSTRUMENTS = re.compile(r"otel_health\.((check|probe|recovery|task)\.\w+|event_loop\.lag|unhandled_exceptions)")
+    r"otel_health\.(check|probe|recovery|task)\.\w+|otel_health\.(event_loop\.lag|unhandled_exceptions)"
+)
 CASES = [
     [],
     ["--selector", 'job="orders"', "--slo", "99.5", "--slo-days", "7"],
@@ -27,12 +29,6 @@ def written(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What the command writes."""
     command = [sys.executable, "-m", "otel_health.observability", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
-
-
-def test_the_shipped_rules_are_the_generated_ones() -> None:
-    """`make observability-files` writes them anew."""
-    assert (SHIPPED / "rules.yaml").read_text() == as_yaml(rules(Options()))
-    assert (SHIPPED / "alertmanager.yaml").read_text() == as_yaml(alertmanager(Routes()))
 
 
 @pytest.mark.parametrize("arguments", CASES, ids=" ".join)
@@ -106,3 +102,15 @@ def test_every_alert_has_a_runbook(name: str) -> None:
 
     assert text.startswith(f"# {PREFIX}{name}\n")
     assert all(f"\n## {part}\n" in text for part in ("What it means", "What to look at", "What to do"))
+
+
+def test_every_metric_and_every_alert_is_in_the_docs() -> None:
+    """By both of its names, once; the table has none that does not exist."""
+    page = (ROOT / "docs" / "observability.md").read_text()
+    metrics = {value for value in vars(names).values() if isinstance(value, str) and INSTRUMENTS.fullmatch(value)}
+    alerts = {f"{PREFIX}{name}" for name in {alert.name for alert in ALERTS} | {BURN}}
+
+    told = re.findall(r"^\| `(otel_health\.[\w.]+)` \| `(otel_health_\w+)` \|", page, re.MULTILINE)
+    assert {name for name, _ in told} == metrics
+    assert all(shown.startswith(name.replace(".", "_")) for name, shown in told)
+    assert set(re.findall(r"^\| \[(\w+)\]\(runbooks/\1\.md\)", page, re.MULTILINE)) == alerts
