@@ -15,8 +15,6 @@ from tests.servers import program
 
 ROOT = Path(__file__).parent.parent.parent
 INSTRUMENTS = re.compile(r"otel_health\.((check|probe|recovery|task)\.\w+|event_loop\.lag|unhandled_exceptions)")
-    r"otel_health\.(check|probe|recovery|task)\.\w+|otel_health\.(event_loop\.lag|unhandled_exceptions)"
-)
 CASES = [
     [],
     ["--selector", 'job="orders"', "--slo", "99.5", "--slo-days", "7"],
