@@ -5,12 +5,15 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from prometheus_client import generate_latest
 
 from otel_health import Checker, Degraded
+from otel_health.prometheus import PrometheusExporter
 from tests.doubles import failing, passing
 from tests.otlp_receiver import Receiver, receiving
 
@@ -68,6 +71,35 @@ async def test_metrics_arrive_over_otlp(receiver: Receiver) -> None:
     assert {metric.unit for name, metric in metrics.items() if name.endswith(("up", "status", "failures"))} == {""}
     assert not metrics["otel_health.check.status"].sum.is_monotonic
     assert all(metric.description for metric in metrics.values())
+
+
+def translated(metric: Metric) -> str:
+    """The name that Prometheus, VictoriaMetrics and the Collector give to what comes over OTLP: dots become
+    underscores, the unit and what counts up are spelt out."""
+    unit = {"s": "_seconds", "": ""}[metric.unit]
+    return metric.name.replace(".", "_") + unit + ("_total" if metric.sum.is_monotonic else "")
+
+
+async def test_the_names_are_those_that_a_scrape_shows(receiver: Receiver) -> None:
+    """Dashboards and rules need not know which way the metrics came."""
+    exporter = OTLPMetricExporter(endpoint=f"{receiver.url}/v1/metrics")
+    pushed = MeterProvider([PeriodicExportingMetricReader(exporter, export_interval_millis=EVERY_MINUTE)])
+    scraped = PrometheusExporter()
+
+    for provider in (pushed, scraped.meter_provider):
+        checker = Checker(meter_provider=provider)
+        checker.add("postgres", passing())
+        checker.add("queue", degraded)
+        checker.add("redis", failing(), critical=False)
+        checker.engine.record_lag(0.0)
+        await checker.run()
+    pushed.force_flush()
+    pushed.shutdown()
+
+    (scope,) = receiver.metrics[0].resource_metrics[0].scope_metrics
+    text = generate_latest(scraped.registry).decode()
+    shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE otel_health")}
+    assert {translated(metric) for metric in scope.metrics} == shown
 
 
 async def test_a_failure_span_arrives_over_otlp(receiver: Receiver) -> None:
