@@ -26,6 +26,7 @@ FAILURES: Final = (
 
 
 def quantiles() -> Iterator[prometheus.Dataquery]:
-    """Return how long most, nearly all and all but one of a hundred runs take."""
+    """Return how long runs take: on average, half of them, nearly all, all but one of a hundred."""
+    yield query(f"sum({SECONDS}) / sum({RUNS})", "mean")
     for quantile, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
         yield query(f"histogram_quantile({quantile}, sum by (le) ({BUCKETS}))", name)

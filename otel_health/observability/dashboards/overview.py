@@ -57,6 +57,7 @@ def overview() -> dashboard.Dashboard:
             "Instances whose readyz passes or warns, and how many report at all.",
             at_once(f"sum(min by (job, instance) ({READY}))", "ready"),
             at_once(f"count(group by (job, instance) ({READY}))", "of"),
+            limits=((None, RED), (1, BLUE)),
             named=True,
         ),
         number(
@@ -108,7 +109,7 @@ def overview() -> dashboard.Dashboard:
     made.with_panel(
         lines(
             "How long runs take",
-            "Quantiles over the runs of all chosen checks, read from buckets: 1 s and more only roughly.",
+            "The mean is exact; the quantiles are read from buckets: below 5 ms and above 1 s only roughly.",
             *quantiles(),
             unit=units.Seconds,
         )
@@ -126,7 +127,7 @@ def overview() -> dashboard.Dashboard:
     made.with_panel(
         bars(
             "Flaps",
-            "Changes between up and down.",
+            "Changes between up and down within the last few scrapes: each shows in more than one bar.",
             query(f"sum by (component) (changes({UP}[$__rate_interval])) > 0", "{{component}}"),
             unit=units.Short,
             width=8,
@@ -165,7 +166,7 @@ def components() -> table.Panel:
                 "Value #A",
                 "Status",
                 mappings=STATUSES,
-                custom__cellOptions={"type": "color-background"},
+                custom__cellOptions={"type": "color-background", "mode": "basic"},
                 custom__width=90,
             ),
             Column("component", "Component", links=[{"title": "In depth", "url": TO_COMPONENT}]),

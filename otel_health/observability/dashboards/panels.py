@@ -58,6 +58,12 @@ NOTHING: Final = SpecialValueMap(
     )
 )
 
+BLANK: Final[list[ValueMapping]] = [
+    SpecialValueMap(DashboardSpecialValueMapOptions(match=match, result=ValueMappingResult(text="–")))
+    for match in (SpecialValueMatch.NULL_AND_NAN, SpecialValueMatch.EMPTY)
+]
+"""In a table, nothing is said of what there is nothing to say of."""
+
 STATUSES: Final[list[ValueMapping]] = [
     ValueMap(
         {
@@ -140,8 +146,9 @@ def lines(
     limits: Limits = (),
     most: float | None = None,
     least: float | None = 0,
+    at_least_to: float | None = None,
 ) -> timeseries.Panel:
-    """Return a panel of lines over time; limits are drawn across."""
+    """Return a panel of lines over time; limits are drawn across, and the axis reaches at least so far."""
     panel = (
         timeseries.Panel()
         .legend(_legend(LegendDisplayMode.LIST))
@@ -153,6 +160,8 @@ def lines(
     )
     if limits:
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
+    if at_least_to is not None:
+        panel.axis_soft_max(at_least_to)
     if least is not None:
         panel.min(least)
     if most is not None:
@@ -220,7 +229,8 @@ class Column:
         self.field = field
         self.title = title
         self.properties = [
-            DynamicConfigValue(id_val=name.replace("__", "."), value=value) for name, value in properties.items()
+            DynamicConfigValue(id_val=name.replace("__", "."), value=value)
+            for name, value in {"mappings": BLANK, "noValue": "–", **properties}.items()
         ]
 
 
@@ -245,8 +255,7 @@ def rows(
         .sort_by([common.TableSortByFieldState().display_name(columns[0].title).desc(True)])
     )
     for column in columns:
-        if column.properties:
-            panel.override_by_name(column.title, column.properties)
+        panel.override_by_name(column.title, column.properties)
     tabled = [each.format(PromQueryFormat.TABLE) for each in queries]
     return _made(panel, title, description, tabled, units.NoUnit, ((None, GREEN),), (), 24, 10)
 

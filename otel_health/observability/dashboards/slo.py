@@ -33,7 +33,7 @@ def slo() -> dashboard.Dashboard:
         number(
             "Budget left",
             "The share of the error budget of the objective's period that is left, of the service that has least. "
-            "Below zero the objective is missed.",
+            "Below zero the objective is missed. A service younger than that is judged by what it has.",
             at_once(f"min({LEFT})"),
             unit=units.PercentUnit,
             limits=((None, RED), (0.001, YELLOW), (0.5, GREEN)),
