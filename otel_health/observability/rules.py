@@ -52,10 +52,10 @@ class Options:
         Raises:
             ValueError: An option is out of its range.
         """
-        for option in ("page_after", "not_ready_after", "ticket_after", "window", "interval", "slow_interval"):
-            value = getattr(self, option)
-            if _DURATION.fullmatch(value) is None and not (option == "interval" and value == ""):
-                raise ValueError(f"{option}={value!r} is no duration of Prometheus; write something like '5m'")
+        for name in ("page_after", "not_ready_after", "ticket_after", "window", "interval", "slow_interval"):
+            value = getattr(self, name)
+            if _DURATION.fullmatch(value) is None and not (name == "interval" and value == ""):
+                raise ValueError(f"{name}={value!r} is no duration of Prometheus; write something like '5m'")
         if _MATCHERS.sub("", self.selector):
             raise ValueError(
                 f"""selector={self.selector!r} is no list of matchers; write something like 'job="orders"'"""

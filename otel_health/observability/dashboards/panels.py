@@ -1,7 +1,7 @@
 """How panels look: each kind in one way, so that whoever knows one dashboard can read all of them."""
 
 from collections.abc import Sequence
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from grafana_foundation_sdk.builders import (
     bargauge,
@@ -216,22 +216,18 @@ def ranking(
     return _made(panel, title, description, queries, unit, limits, (), width, 8)
 
 
-class Column:
-    """One column of a table: what it is called, and how its values read.
+class Column(NamedTuple):
+    """One column of a table: what it is called in the data, and on the screen; how its values read."""
 
-    Args:
-        field: What the column is called in the data.
-        title: What it is called on the screen.
-        properties: Of its values, by Grafana's names for them.
-    """
+    field: str
+    title: str
+    properties: list[DynamicConfigValue]
 
-    def __init__(self, field: str, title: str, **properties: object) -> None:
-        self.field = field
-        self.title = title
-        self.properties = [
-            DynamicConfigValue(id_val=name.replace("__", "."), value=value)
-            for name, value in {"mappings": BLANK, "noValue": "–", **properties}.items()
-        ]
+
+def column(field: str, title: str, **properties: object) -> Column:
+    """Return a column whose values have these properties, by Grafana's names with `__` for a dot."""
+    read = {"mappings": BLANK, "noValue": "–", **properties}
+    return Column(field, title, [DynamicConfigValue(name.replace("__", "."), value) for name, value in read.items()])
 
 
 def rows(
@@ -246,17 +242,17 @@ def rows(
                 "organize",
                 options={
                     "excludeByName": dict.fromkeys(hidden, True),
-                    "indexByName": {column.field: place for place, column in enumerate(columns)},
-                    "renameByName": {column.field: column.title for column in columns},
+                    "indexByName": {each.field: place for place, each in enumerate(columns)},
+                    "renameByName": {each.field: each.title for each in columns},
                 },
             )
         )
         .filterable(True)
         .sort_by([common.TableSortByFieldState().display_name(columns[0].title).desc(True)])
     )
-    for column in columns:
-        panel.override_by_name(column.title, column.properties)
-    tabled = [each.format(PromQueryFormat.TABLE) for each in queries]
+    for each in columns:
+        panel.override_by_name(each.title, each.properties)
+    tabled = [asked.format(PromQueryFormat.TABLE) for asked in queries]
     return _made(panel, title, description, tabled, units.NoUnit, ((None, GREEN),), (), 24, 10)
 
 
