@@ -52,29 +52,25 @@ def stack(tmp_path: Path, ports: dict[str, str]) -> Iterator[Stack]:
     started.process.wait()
 
 
-def test_it_pages_whoever_breaks_the_service_and_stops_cleanly(stack: Stack, ports: dict[str, str]) -> None:
-    """As its guide says, which is printed once data flows."""
+def test_it_pages_whoever_breaks_the_service_and_stops_cleanly(
+    stack: Stack, ports: dict[str, str], tmp_path: Path
+) -> None:
+    """As its guide says, which is printed once data flows; a second one is told that the ports are taken."""
     comes_true(lambda: stack.says("Ctrl-C ends it all."), seconds=2 * PATIENCE)
     guide = stack.output.read_text()
     assert all(f"127.0.0.1:{port}" in guide for port in ports.values())
     database = Path(re.findall(r"break it  mv (\S+) ", guide)[0])
 
+    (tmp_path / "second").mkdir()
+    second = Stack(tmp_path / "second", **ports)
     shutil.move(database, f"{database}.away")
     comes_true(lambda: stack.says("page: OtelHealthComponentDown: database fails on 127.0.0.1"), seconds=2 * PATIENCE)
+
+    assert second.process.wait(PATIENCE) == 1
+    assert second.says("choose another one: ALERTMANAGER_PORT=<port> make observability")
 
     stack.process.send_signal(signal.SIGINT)
     assert stack.process.wait(PATIENCE) == 0
     assert stack.says("observability: stopped")
     assert not any(answers(int(port)) for port in ports.values())
     assert not database.parent.exists()
-
-
-@pytest.mark.usefixtures("stack")
-def test_a_port_that_is_taken_is_told_of(ports: dict[str, str], tmp_path: Path) -> None:
-    """With the way out."""
-    comes_true(lambda: answers(int(ports["ALERTMANAGER_PORT"])), seconds=2 * PATIENCE)
-    (tmp_path / "second").mkdir()
-    second = Stack(tmp_path / "second", **ports)
-
-    assert second.process.wait(PATIENCE) == 1
-    assert second.says("choose another one: ALERTMANAGER_PORT=<port> make observability")

@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from otel_health import names
+from otel_health.observability.__main__ import main
 from otel_health.observability.alerts import ALERTS, BURN, PREFIX
 from otel_health.observability.documents import as_yaml
 from otel_health.observability.rules import Options, rules
@@ -23,27 +25,32 @@ CASES = [
 ]
 
 
-def written(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """What the command writes."""
-    command = [sys.executable, "-m", "otel_health.observability", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+@pytest.fixture
+def written(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What the command writes when it is given these arguments."""
+
+    def write(*arguments: str) -> str:
+        main(arguments)
+        return capsys.readouterr().out
+
+    return write
 
 
 @pytest.mark.parametrize("arguments", CASES, ids=" ".join)
-def test_promtool_takes_the_rules(arguments: list[str], tmp_path: Path) -> None:
+def test_promtool_takes_the_rules(arguments: list[str], written: Callable[..., str], tmp_path: Path) -> None:
     """Whatever they are asked to be about."""
     path = tmp_path / "rules.yaml"
-    path.write_text(written("rules", *arguments).stdout)
+    path.write_text(written("rules", *arguments))
 
     checked = subprocess.run([program("promtool", "Prometheus"), "check", "rules", str(path)], capture_output=True)
 
     assert checked.returncode == 0, checked.stderr
 
 
-def test_amtool_takes_the_routes(tmp_path: Path) -> None:
+def test_amtool_takes_the_routes(written: Callable[..., str], tmp_path: Path) -> None:
     """And sends what wakes people to one receiver, all else to the other."""
     path = tmp_path / "alertmanager.yaml"
-    path.write_text(written("alertmanager", "--by", "namespace,job", "--page-url", "http://pager.example/").stdout)
+    path.write_text(written("alertmanager", "--by", "namespace,job", "--page-url", "http://pager.example/"))
     amtool = program("amtool", "Alertmanager")
 
     for severity, receiver in (("critical", "page"), ("warning", "ticket")):
@@ -86,7 +93,9 @@ def test_what_makes_no_sense_is_refused(options: dict[str, object], complaint: s
 
 def test_the_command_says_what_is_wrong() -> None:
     """In one sentence, without a traceback."""
-    refused = written("rules", "--slo", "90")
+    command = [sys.executable, "-m", "otel_health.observability", "rules", "--slo", "90"]
+
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
 
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].endswith("promise more")
