@@ -67,7 +67,7 @@ def slo() -> dashboard.Dashboard:
             unit=units.PercentUnit,
             most=1,
             least=None,
-            limits=((None, RED), (0, GREEN)),
+            limits=((None, GREEN), (0, RED)),
         ),
         lines(
             "Ready instances",
