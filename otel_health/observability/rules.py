@@ -190,7 +190,7 @@ def _burn(options: Options, burn: Burn) -> dict[str, object]:
     )
     description = (
         f"{{{{ $labels.job }}}} was unready for {{{{ $value | humanizePercentage }}}} of the last {burn.long}: "
-        f"{burn.factor(options.slo_days):g} times what {options.slo:g} % over {options.slo_days} days allows."
+        f"more than {burn.factor(options.slo_days):g} times what {options.slo:g} % over {options.slo_days} days allows."
     )
     return {
         "alert": f"{PREFIX}{BURN}",
