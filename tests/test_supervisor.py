@@ -281,6 +281,53 @@ async def test_leaving_ends_the_tasks_and_is_no_crash() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_a_task_has_time_to_clean_up() -> None:
+    """It is cancelled once: what it awaits at its end is not cut short, within the time that it has."""
+    flushed: list[float] = []
+
+    async def consume() -> None:
+        try:
+            await asyncio.gather(asyncio.sleep(3600), asyncio.sleep(3600))
+        finally:
+            await asyncio.sleep(2)
+            await asyncio.gather(asyncio.sleep(1), asyncio.sleep(1))
+            flushed.append(now())
+
+    async with virtual_checker() as checker:
+        async with Supervisor(checker) as supervisor:
+            supervisor.start("consumer", consume)
+            await asyncio.sleep(5)
+        assert flushed == [1008.0]
+
+
+@pytest.mark.virtual_time
+async def test_one_that_outlives_its_supervision_is_not_started_a_second_time() -> None:
+    """A restart brings both back, when the first life has ended."""
+    lives: list[float] = []
+
+    async def stubborn() -> None:
+        lives.append(now())
+        ends_at = now() + 20
+        while now() < ends_at:
+            try:
+                await asyncio.sleep(ends_at - now())
+            except asyncio.CancelledError:
+                continue
+
+    async with virtual_checker() as checker, Supervisor(checker, stop_within=1.0) as supervisor:
+        consumer = supervisor.start("consumer", stubborn)
+        await asyncio.sleep(5)
+        assert consumer.supervision is not None
+        consumer.supervision.cancel()
+        await asyncio.sleep(1)
+        with pytest.raises(TimeoutError):
+            await supervisor.restart("consumer")
+        assert len(lives) == 1
+        await asyncio.sleep(14)
+        assert lives == [1000.0, 1020.0]
+
+
+@pytest.mark.virtual_time
 async def test_what_crashes_in_a_drain_is_not_started_anew() -> None:
     """The service is leaving: what ends now ends for good, and quietly."""
     lives: list[float] = []

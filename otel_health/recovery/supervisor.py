@@ -253,6 +253,10 @@ class Supervisor:
 
     async def _live(self, task: Supervised) -> BaseException | None:
         """Start the task; what ended it."""
+        if task.life is not None:
+            # Left behind by a supervision that died. A task never lives twice.
+            task.life.cancel()
+            await asyncio.wait((task.life.ended,))
         life = task.begin()
         try:
             await asyncio.wait((life.ended,), timeout=task.delay + LATE_SECONDS)
@@ -309,11 +313,13 @@ class Supervisor:
         lives = {}
         for task in tasks:
             supervision, task.supervision = task.supervision, None
-            if supervision is not None:
-                supervision.cancel()
             if task.life is not None:
-                task.life.cancel()
                 lives[task.life.ended] = task.name, task.life
+            # It cancels the task in its turn: once, so that what the task does at its end is not cut short.
+            if supervision is not None and not supervision.done():
+                supervision.cancel()
+            elif task.life is not None:
+                task.life.cancel()
         if not lives:
             return
         try:
