@@ -17,6 +17,7 @@ from otel_health.recovery import ladder
 from otel_health.registry import Component
 from otel_health.remedies import confirmed
 from otel_health.report import ComponentState, Recovery, RecoveryOutcome, RecoveryState
+from otel_health.testing import blocking
 from tests.doubles import Switch, eventually, swallowing
 from tests.soak.figure import series_of
 from tests.virtual import now, virtual_checker
@@ -279,6 +280,20 @@ async def test_a_plain_function_runs_in_a_thread() -> None:
         await eventually(lambda: recovery(checker, "other").outcome is RecoveryOutcome.FAILED)
         assert recovery(checker, "other").message == "returned False"
     assert seen != [loop_thread]
+
+
+async def test_a_thread_that_hangs_in_an_action_holds_up_nobody() -> None:
+    """Its deadline is told of in time, and other checks that need threads have theirs."""
+    stuck = blocking()
+    async with Checker(interval=0.05) as checker:
+        checker.add("redis", broken(), recover=stuck, recover_within=0.05)
+        checker.add("other", lambda: None)
+        await eventually(lambda: recovery(checker).outcome is RecoveryOutcome.TIMEOUT)
+        ran = checker.report().components["other"].result
+        await eventually(lambda: checker.report().components["other"].result is not ran)
+        assert checker.report().components["other"].status is Status.PASS
+        stuck.let_go.set()
+    assert stuck.calls == 1
 
 
 @pytest.mark.virtual_time
