@@ -313,13 +313,11 @@ class Supervisor:
         lives = {}
         for task in tasks:
             supervision, task.supervision = task.supervision, None
-            if task.life is not None:
-                lives[task.life.ended] = task.name, task.life
-            # It cancels the task in its turn: once, so that what the task does at its end is not cut short.
-            if supervision is not None and not supervision.done():
+            if supervision is not None:
                 supervision.cancel()
-            elif task.life is not None:
+            if task.life is not None:
                 task.life.cancel()
+                lives[task.life.ended] = task.name, task.life
         if not lives:
             return
         try:
