@@ -14,7 +14,7 @@ import pytest
 
 from otel_health import Checker, CheckFunc, ErrorType, Status, any_of
 from tests.doubles import Blocking, Switch, eventually, hanging, passing, swallowing
-from tests.virtual import now, virtual_checker
+from tests.virtual import VirtualLoop, now, virtual_checker
 
 
 class Odd(BaseException):
@@ -221,6 +221,59 @@ async def test_the_time_that_others_blocked_is_given_back_once() -> None:
         for _ in range(3):
             report = await checker.run()
             assert report.components["hanging"].error_type is ErrorType.TIMEOUT
+
+
+def block(seconds: float) -> None:
+    """Hold up the running loop, whose time is virtual."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.now += seconds
+
+
+@pytest.mark.virtual_time
+async def test_all_that_several_checks_blocked_is_given_back() -> None:
+    """Two blocks, with a deadline between them: neither is counted as time that the neighbour took."""
+
+    async def first() -> None:
+        await asyncio.sleep(0.01)
+        block(0.4)
+
+    async def second() -> None:
+        await asyncio.sleep(0.7)
+        block(0.4)
+
+    async def neighbour() -> None:
+        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.15)
+
+    checker = virtual_checker(timeout=2.0)
+    checker.add("first", first)
+    checker.add("second", second)
+    checker.add("neighbour", neighbour, timeout=0.6)
+
+    result = (await checker.run()).components["neighbour"].result
+
+    assert result is not None
+    assert result.status is Status.PASS
+    assert result.duration == pytest.approx(0.45, abs=0.01)
+
+
+@pytest.mark.virtual_time
+async def test_nothing_is_given_back_to_the_check_that_blocked() -> None:
+    """However often it did: all of it is its own time."""
+
+    async def blocker() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.01)
+            block(0.2)
+
+    checker = virtual_checker(timeout=0.5)
+    checker.add("blocker", blocker)
+
+    state = (await checker.run()).components["blocker"]
+
+    assert state.error_type is ErrorType.TIMEOUT
 
 
 async def test_a_block_of_the_loop_by_the_application_condemns_no_check() -> None:
