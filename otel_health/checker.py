@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 from starlette.routing import BaseRoute
@@ -67,6 +68,8 @@ class Checker:
         meter_provider: Where metrics go; the global provider by default.
         tracer_provider: Where spans go; the global provider by default.
         logger: A standard-library logger; `logging.getLogger("otel_health")` by default.
+        logger_provider: Where transitions go as events of OpenTelemetry; the global provider by default. Where the
+            logger hands its lines to it already, those are the events.
         service_id: Appears in health+json, as do `version` and `release_id`.
         clock: Monotonic seconds; for tests that control time.
 
@@ -94,6 +97,7 @@ class Checker:
         meter_provider: MeterProvider | None = None,
         tracer_provider: TracerProvider | None = None,
         logger: logging.Logger | None = None,
+        logger_provider: LoggerProvider | None = None,
         service_id: str | None = None,
         version: str | None = None,
         release_id: str | None = None,
@@ -106,7 +110,7 @@ class Checker:
         require_count("Checker", "failure_threshold", failure_threshold)
         require_count("Checker", "success_threshold", success_threshold)
         require_bool("Checker", "tracebacks", tracebacks)
-        _require_telemetry(meter_provider, tracer_provider, logger)
+        _require_telemetry(meter_provider, tracer_provider, logger, logger_provider)
         for option, text in (("service_id", service_id), ("version", version), ("release_id", release_id)):
             if text is not None and not isinstance(text, str):
                 raise ValueError(f"Checker: {option}={text!r} must be a string")
@@ -123,7 +127,8 @@ class Checker:
         self.now = clock
         # Made here, not on the loop: the SDK's lock for it is held by whoever collects, however long that takes.
         instruments = instruments_of(meter_provider)
-        events = Events(logger or logging.getLogger("otel_health"), tracer_provider, trace, tracebacks=tracebacks)
+        logger = logger or logging.getLogger("otel_health")
+        events = Events(logger, logger_provider, tracer_provider, trace, tracebacks=tracebacks)
         self.engine = Engine(clock, ttl, instruments, events)
         """What runs inside, for those who build upon it."""
 
@@ -470,12 +475,16 @@ class Checker:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _require_telemetry(meter_provider: object, tracer_provider: object, logger: object) -> None:
+def _require_telemetry(
+    meter_provider: object, tracer_provider: object, logger: object, logger_provider: object
+) -> None:
     if meter_provider is not None and not isinstance(meter_provider, MeterProvider):
         hint = "pass exporter.meter_provider" if hasattr(meter_provider, "meter_provider") else "pass a MeterProvider"
         raise TypeError(f"Checker: meter_provider is a {type(meter_provider).__name__}; {hint}")
     if tracer_provider is not None and not isinstance(tracer_provider, TracerProvider):
         raise TypeError(f"Checker: tracer_provider is a {type(tracer_provider).__name__}; pass a TracerProvider")
+    if logger_provider is not None and not isinstance(logger_provider, LoggerProvider):
+        raise TypeError(f"Checker: logger_provider is a {type(logger_provider).__name__}; pass a LoggerProvider")
     if logger is not None and not isinstance(logger, logging.Logger):
         raise TypeError(
             f"Checker: logger is a {type(logger).__name__}; pass a logging.Logger, as logging.getLogger() does"

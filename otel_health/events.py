@@ -1,4 +1,4 @@
-"""What is told as it happens: one log line for a transition, one span for a failing run."""
+"""What is told as it happens: one event and one log line for a transition, one span for a failing run."""
 
 import logging
 import time
@@ -7,6 +7,7 @@ from contextvars import Context
 from typing import Final, Literal
 
 from opentelemetry import trace
+from opentelemetry._logs import LoggerProvider
 from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
 
@@ -14,6 +15,7 @@ from otel_health import names
 from otel_health.redaction import redact, stack_of
 from otel_health.report import CheckResult, ErrorType, Status, Transition
 from otel_health.threads import Threads
+from otel_health.transition_log import TransitionLog
 
 Trace = Literal["failures", "always", "never"]
 TRACE: Final = ("failures", "always", "never")
@@ -28,22 +30,30 @@ _LEVELS: Final = {Status.FAIL: logging.ERROR, Status.WARN: logging.WARNING, Stat
 
 
 class Events:
-    """Logs and failure spans of one Checker.
+    """Logs, events and failure spans of one Checker.
 
     They are written by one thread of their own, in order: a log handler or span exporter that hangs must hold up
     neither the loop nor a verdict.
 
     Args:
         logger: A standard-library logger.
+        logger_provider: Where events go; None for the global one at the time of the transition.
         tracer_provider: Where spans go; None for the global one at the time of the run.
         trace_policy: Which runs leave a span.
         tracebacks: Whether logs and spans may hold tracebacks, which can hold secrets.
     """
 
     def __init__(
-        self, logger: logging.Logger, tracer_provider: TracerProvider | None, trace_policy: Trace, *, tracebacks: bool
+        self,
+        logger: logging.Logger,
+        logger_provider: LoggerProvider | None,
+        tracer_provider: TracerProvider | None,
+        trace_policy: Trace,
+        *,
+        tracebacks: bool,
     ) -> None:
         self._logger = logger
+        self._transitions = TransitionLog(logger, logger_provider)
         self._tracer_provider = tracer_provider
         self._trace = trace_policy
         self._tracebacks = tracebacks
@@ -63,18 +73,18 @@ class Events:
         """
         failed = result.status is Status.FAIL
         traced = result.duration is not None and (self._trace == "always" or (failed and self._trace == "failures"))
-        level = logging.DEBUG if transition is None else _LEVELS[transition.after]
-        if not (traced or self._logger.isEnabledFor(level)):
+        if transition is None and not traced and not self._logger.isEnabledFor(logging.DEBUG):
             return
         stack = None
         if self._tracebacks and exception is not None:
             stack = stack_of(exception)
         ended_at = time.time_ns()
-        self._tell(lambda: self._run(result, transition, outage, stack, ended_at if traced else None))
+        self._tell(lambda: self._run(result, transition, outage, stack, ended_at, traced=traced))
 
     def changed(self, transition: Transition, outage: float = 0.0) -> None:
         """Tell of a transition that no run here caused: a component went stale, or a sibling's result was adopted."""
-        self._tell(lambda: self._transition(transition, transition.state.result, outage, None, None))
+        noticed_at = time.time_ns()
+        self._tell(lambda: self._transition(transition, transition.state.result, outage, None, noticed_at))
 
     def slow(self, result: CheckResult, timeout: float) -> None:
         """Warn that a run took so long that it may soon miss its deadline."""
@@ -135,13 +145,20 @@ class Events:
             self._lost += 1
 
     def _run(
-        self, result: CheckResult, transition: Transition | None, outage: float, stack: str | None, ended_at: int | None
+        self,
+        result: CheckResult,
+        transition: Transition | None,
+        outage: float,
+        stack: str | None,
+        ended_at: int,
+        *,
+        traced: bool,
     ) -> None:
-        span = trace.INVALID_SPAN if ended_at is None else self._span(result, stack, ended_at)
+        span = self._span(result, stack, ended_at) if traced else trace.INVALID_SPAN
         if transition is not None:
-            # Within the span, so that a log handler of OpenTelemetry correlates the two.
+            # Within the span, so that whoever reads the one finds the other.
             with trace.use_span(span):
-                self._transition(transition, result, outage, stack, span.get_span_context())
+                self._transition(transition, result, outage, stack, ended_at)
         self._logger.debug(
             "%s: %s in %s s",
             result.component,
@@ -176,28 +193,25 @@ class Events:
         result: CheckResult | None,
         outage: float,
         stack: str | None,
-        context: trace.SpanContext | None,
+        at: int,
     ) -> None:
         state = transition.state
         stale = state.error_type is ErrorType.STALE
         error_type = state.error_type if stale or result is None else result.refined_error_type or state.error_type
         before = "pending" if transition.before is None else transition.before.value
-        extra: dict[str, object] = {
+        attributes: dict[str, str | float] = {
             names.EVENT_COMPONENT: transition.component,
             names.EVENT_FROM: before,
             names.EVENT_TO: transition.after.value,
         }
         text = f"{transition.component}: {before} -> {transition.after}"
         if transition.after is not Status.PASS:
-            extra[names.EVENT_ERROR_TYPE] = str(error_type)
+            attributes[names.EVENT_ERROR_TYPE] = str(error_type)
             message = "its last result is too old to be believed" if stale else result.message if result else None
             text += f" ({error_type}{f': {message}' if message else ''})"
         elif outage:
-            extra[names.EVENT_OUTAGE] = outage
+            attributes[names.EVENT_OUTAGE] = outage
             text += f" (after {outage:.1f} s)"
         if result is not None and result.duration is not None and not stale:
-            extra[names.EVENT_DURATION] = result.duration
-        if context is not None and context.is_valid:
-            extra[names.EVENT_TRACE_ID] = trace.format_trace_id(context.trace_id)
-        text = redact(text) if stack is None else f"{redact(text)}\n{stack}"
-        self._logger.log(_LEVELS[transition.after], "%s", text, extra=extra)
+            attributes[names.EVENT_DURATION] = result.duration
+        self._transitions.tell(_LEVELS[transition.after], redact(text), attributes, at=at, stack=stack)

@@ -20,7 +20,7 @@ def modules() -> list[str]:
 
 LAYERS: list[set[str]] = [
     {"report", "redaction", "forks", "names", "ladder", "http.negotiation", "lifecycle.serving.slate"},
-    {"threads", "history"},
+    {"threads", "history", "transition_log"},
     {"check"},
     {"compose", "instant"},
     {"client.addresses"},
@@ -76,9 +76,10 @@ OF_CHECKS = {"check", "compose", "client.addresses", "client.streams", "client.r
 FOREIGN: dict[str, set[str]] = {
     "metrics": {"opentelemetry.context", "opentelemetry.metrics"},
     "events": {"opentelemetry"},
+    "transition_log": {"opentelemetry", "opentelemetry._logs"},
     "quiet": {"opentelemetry"},
     "http.endpoints": {"starlette"},
-    "checker": {"opentelemetry.metrics", "opentelemetry.trace", "starlette"},
+    "checker": {"opentelemetry._logs", "opentelemetry.metrics", "opentelemetry.trace", "starlette"},
     "access": {"starlette.requests"},
     "debug": {"pyinstrument", "starlette"},
     "exceptions": {"opentelemetry.metrics", "opentelemetry.trace", "opentelemetry", "starlette.types"},

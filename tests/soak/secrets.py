@@ -20,6 +20,8 @@ from urllib.request import Request, urlopen
 import asyncpg
 import httpx2
 import redis
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -246,8 +248,17 @@ class Sinks:
         tracers = TracerProvider(shutdown_on_exit=False)
         tracers.add_span_processor(SimpleSpanProcessor(self.spans))
         meters = MeterProvider([self.reader], shutdown_on_exit=False)
+        self.events = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+        events = LoggerProvider(shutdown_on_exit=False)
+        events.add_log_record_processor(SimpleLogRecordProcessor(self.events))
         self.checker = Checker(
-            logger=logger, tracer_provider=tracers, meter_provider=meters, timeout=5.0, trace="always", ttl=60.0
+            logger_provider=events,
+            logger=logger,
+            tracer_provider=tracers,
+            meter_provider=meters,
+            timeout=5.0,
+            trace="always",
+            ttl=60.0,
         )
 
     async def texts(self) -> dict[str, str]:
@@ -257,6 +268,7 @@ class Sinks:
             found[details] = "\n".join([body async for body in self._bodies(self.checker.asgi(details=details))])
         found["anonymous"] = "\n".join([body async for body in self._bodies(self.checker.asgi(authorize=_operators))])
         found["logs"] = "\n".join(f"{record.getMessage()} {vars(record)}" for record in self.heard.records)
+        found["events"] = "\n".join(each.to_json() for each in self.events.get_finished_logs())
         found["spans"] = "\n".join(span.to_json() for span in self.spans.get_finished_spans())
         found["metrics"] = repr(series_of(self.reader))
         return found
@@ -310,7 +322,7 @@ async def _corpus(secrets: int) -> Figure:
     return Figure(
         "S1",
         "anonymous bodies hold no secret, host, user, class name or traceback; no sink holds a secret",
-        f"{secrets} secrets in {errors} errors through 7 sinks: {told or 'nothing seen'}",
+        f"{secrets} secrets in {errors} errors through 8 sinks: {told or 'nothing seen'}",
         not leaks and errors >= secrets * 30,
     )
 
