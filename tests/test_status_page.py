@@ -170,7 +170,7 @@ async def test_an_anonymous_page_says_who_fails_and_what_that_means() -> None:
         "Passing 1 cache passing"
     )
     assert read((await get(checker, "/healthz/cache")).text) == (
-        "Passing: healthz/cache healthz/cache Passing The one component passes. Passing 1 cache passing"
+        "Passing: healthz/cache healthz/cache Passing Passing 1 cache passing"
     )
     assert read((await get(checker, "/livez")).text).endswith(
         "Alive No component is asked: that there is an answer is all there is to know."

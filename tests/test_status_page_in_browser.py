@@ -123,12 +123,14 @@ def test_what_has_not_changed_is_not_touched(browser: Browser, service: Served) 
 
 def test_a_service_that_is_gone_is_told_of(browser: Browser, service: Served) -> None:
     """What is shown is old then, and says so, until there are answers again."""
-    with opened(browser, f"{service.url}/names/healthz") as page:
+    with opened(browser, f"{service.url}/names/healthz", viewport={"width": 320, "height": 800}) as page:
+        height = page.get_by_role("button").evaluate("node => node.offsetHeight")
         updates = page.get_by_role("complementary").get_by_role("status")
         expect(updates).to_have_text("Live")
         page.context.set_offline(True)
         page.clock.run_for(EVERY)
         expect(updates).to_have_text(re.compile("^Not up to date, it does not answer: this is from [0-9:]+ UTC$"))
+        assert page.get_by_role("button").evaluate("node => node.offsetHeight") == height, "its word is in one line"
         page.context.set_offline(False)
         page.clock.run_for(2 * EVERY)
         expect(updates).to_have_text("Live")
@@ -188,6 +190,7 @@ def test_it_can_be_paused_with_the_keyboard(browser: Browser, service: Served) -
         with page.expect_response("**"):
             page.keyboard.press("Space")
         expect(page.get_by_role("button", name="Pause")).to_be_focused()
+        expect(page.get_by_role("complementary").get_by_role("status")).to_have_text("Live")
 
 
 @pytest.mark.parametrize(

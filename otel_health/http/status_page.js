@@ -78,8 +78,8 @@ button.textContent = "Pause";
 button.addEventListener("click", () => {
   paused = !paused;
   button.textContent = paused ? "Go on" : "Pause";
-  say(paused ? `Paused at ${clock()}` : "Live");
-  renew();
+  if (paused) say(`Paused at ${clock()}`);
+  else renew();
 });
 live.setAttribute("aria-label", "Updates");
 said.setAttribute("role", "status");

@@ -105,7 +105,7 @@ def pieces(
         f'<p class="asked">{escape(who)} <code>{escape(asked)}</code></p>'
         f"<h1>{_icon(report.status)}<span>{verdict}</span></h1>"
     )
-    if details != "status":
+    if details != "status" and component is None:
         yield f'<p class="summary">{_summary(report)}</p>{_notes(excluded, unknown)}'
     yield "</header>\n<main>"
     if details != "status":
@@ -163,7 +163,7 @@ def _summary(report: HealthReport) -> str:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             told.append(f"{len(names)} {title.lower()}: <b>{'</b>, <b>'.join(names[:_NAMED])}</b>{more}")
     if told:
-        return f"Of {total} {'component' if total == 1 else 'components'}, {'; '.join(told)}."
+        return f"{'; '.join(told)}." if total == 1 else f"Of {total} components, {'; '.join(told)}."
     return "The one component passes." if total == 1 else f"All {total} components pass."
 
 
