@@ -19,6 +19,7 @@ from opentelemetry.metrics import (
     ObservableUpDownCounter,
     Observation,
 )
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
 from opentelemetry.sdk.metrics.export import (
     InMemoryMetricReader,
@@ -226,6 +227,39 @@ def _logging(fault: Callable[[], None], released: threading.Event) -> Callable[[
     return scenario
 
 
+class FaultyProcessor(LogRecordProcessor):
+    """Takes an event by doing something else."""
+
+    def __init__(self, fault: Callable[[], None]) -> None:
+        self._fault = fault
+        self.emits = 0
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:  # noqa: ARG002 - the base's shape.
+        """Count, and do what is wrong."""
+        self.emits += 1
+        self._fault()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the base's shape.
+        """Nothing to flush."""
+        return True
+
+    def shutdown(self) -> None:
+        """Nothing to shut down."""
+
+
+def _emitting(fault: Callable[[], None], released: threading.Event) -> Callable[[], Awaitable[bool]]:
+    async def scenario() -> bool:
+        processor, events = FaultyProcessor(fault), LoggerProvider(shutdown_on_exit=False)
+        events.add_log_record_processor(processor)
+        right = await _unaffected(silent_checker(trace="never", logger_provider=events))
+        released.set()
+        await eventually(lambda: processor.emits >= 4)
+        released.clear()
+        return right
+
+    return scenario
+
+
 def _exits() -> None:
     raise SystemExit("a fault")
 
@@ -267,6 +301,8 @@ SCENARIOS: Final[dict[str, Callable[[], Any]]] = {
     "exporter hangs": _exporting(_hangs, _released),
     "log handler exits": _logging(_exits, _released),
     "log handler hangs": _logging(_hangs, _released),
+    "log processor exits": _emitting(_exits, _released),
+    "log processor hangs": _emitting(_hangs, _released),
     "callbacks raise": _callbacks_raise,
 }
 
