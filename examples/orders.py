@@ -117,7 +117,8 @@ def create_app(path: Path, *, interval: float = 2.0) -> Starlette:
 GUIDE = """
 orders is at http://127.0.0.1:{port}, its database at {path}
 
-look      curl -s  127.0.0.1:{port}/readyz?verbose
+look      http://127.0.0.1:{port}/healthz in a browser
+          curl -s  127.0.0.1:{port}/readyz?verbose
           curl -s  127.0.0.1:{port}/healthz
           curl -si 127.0.0.1:{port}/livez       (and /startupz, /readyz/database)
           curl -s  127.0.0.1:{port}/metrics | grep check_up
