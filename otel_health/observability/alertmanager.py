@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_health.observability.alerts import PREFIX
-from otel_health.observability.rules import option, require_labels
+from otel_health.observability.rules import option, require_duration, require_labels
 
 _OF_A_COMPONENT: Final = (
     "ComponentDown",
@@ -46,14 +46,19 @@ class Routes:
     group_interval: str = option("5m", "between two messages about one service, if anything is new")
     repeat_interval: str = option("4h", "after which it is said again")
 
+    def __post_init__(self) -> None:
+        """Refuse what Alertmanager would refuse.
+
+        Raises:
+            ValueError: An option is out of its range.
+        """
+        require_labels(self.by)
+        for name in ("group_wait", "group_interval", "repeat_interval"):
+            require_duration(name, getattr(self, name))
+
 
 def alertmanager(routes: Routes) -> dict[str, Any]:
-    """Return the configuration as Alertmanager reads it.
-
-    Raises:
-        ValueError: A label is none.
-    """
-    require_labels(routes.by)
+    """Return the configuration as Alertmanager reads it."""
     by = routes.by.split(",")
     return {
         "route": {

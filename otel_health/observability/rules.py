@@ -53,9 +53,8 @@ class Options:
             ValueError: An option is out of its range.
         """
         for name in ("page_after", "not_ready_after", "ticket_after", "window", "interval", "slow_interval"):
-            value = getattr(self, name)
-            if _DURATION.fullmatch(value) is None and not (name == "interval" and value == ""):
-                raise ValueError(f"{name}={value!r} is no duration of Prometheus; write something like '5m'")
+            if name != "interval" or self.interval:
+                require_duration(name, getattr(self, name))
         if _MATCHERS.sub("", self.selector):
             raise ValueError(
                 f"""selector={self.selector!r} is no list of matchers; write something like 'job="orders"'"""
@@ -83,6 +82,16 @@ class Options:
     def budget(self) -> float:
         """The share of the time for which a service may be unready."""
         return round(1 - self.slo / 100, 12)
+
+
+def require_duration(name: str, value: str) -> None:
+    """Refuse what Prometheus and Alertmanager would not take for a duration.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if _DURATION.fullmatch(value) is None:
+        raise ValueError(f"{name}={value!r} is no duration of Prometheus; write something like '5m'")
 
 
 def require_labels(by: str) -> None:

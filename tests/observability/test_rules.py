@@ -10,6 +10,7 @@ import pytest
 
 from otel_health import names
 from otel_health.observability.__main__ import main
+from otel_health.observability.alertmanager import Routes
 from otel_health.observability.alerts import ALERTS, BURN, PREFIX
 from otel_health.observability.documents import as_yaml
 from otel_health.observability.rules import Options, rules
@@ -89,6 +90,15 @@ def test_what_makes_no_sense_is_refused(options: dict[str, object], complaint: s
     """With the next step, before Prometheus is reloaded with rules that never fire."""
     with pytest.raises(ValueError, match=complaint):
         Options(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"), [({"by": "namespace"}, "leaves out 'job'"), ({"group_wait": "soon"}, "no duration")]
+)
+def test_routes_that_make_no_sense_are_refused(options: dict[str, str], complaint: str) -> None:
+    """Before Alertmanager is restarted, and does not come up."""
+    with pytest.raises(ValueError, match=complaint):
+        Routes(**options)
 
 
 def test_the_command_says_what_is_wrong() -> None:
