@@ -13,8 +13,8 @@ from otel_health.compose import set_once
 from otel_health.events import SLOW_SHARE, Events
 from otel_health.execution import Runner
 from otel_health.forks import leave, tell_of_forks
-from otel_health.metrics import Instruments, Sampled
-from otel_health.names import COMPONENT
+from otel_health.metrics import Instruments, Registered, Sampled
+from otel_health.names import COMPONENT, ERROR_TYPE, REGISTRATION_FAILURES
 from otel_health.quiet import quiet_context
 from otel_health.registry import Component, Registry
 from otel_health.remedies import Remedies
@@ -67,6 +67,8 @@ class Engine:
         self._remedies = Remedies(self._runner, self.registry, self._may_mend, self._renew_now, self.count, events.note)
         self._schedule: Schedule[Component] = Schedule(clock, self._due)
         self._listeners: dict[object, Listener] = {}
+        self.registrations: list[Registered] = []
+        """Those that tell a service registry of the state."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expiring = False
         self._closing = False
@@ -272,6 +274,11 @@ class Engine:
     def count(self, counter: str, component: str, **attributes: str) -> None:
         """Count something that has happened to a component, in one of the counters of `otel_health.names`."""
         self._instruments.count(counter, {COMPONENT: component, **attributes}, self.fault)
+
+    def registration_failed(self, registration: Registered, error_type: str) -> None:
+        """Count a call to a service registry that failed."""
+        attributes = {**registration.attributes, ERROR_TYPE: error_type}
+        self._instruments.count(REGISTRATION_FAILURES, attributes, self.fault)
 
     def let_speak(self, name: str) -> None:
         """Leave it to one check to fail `livez` when nothing is renewed any more.

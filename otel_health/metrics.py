@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -108,6 +108,16 @@ def _prepared(component: Sampled) -> Prepared:
     return prepared
 
 
+class Registered(Protocol):
+    """The registration of an instance somewhere, as the metrics read it from any thread."""
+
+    attributes: dict[str, str]
+    """Where, and of which service."""
+
+    @property
+    def is_registered(self) -> bool: ...
+
+
 class Board(Protocol):
     """The state of one Checker, as the metrics read it from any thread."""
 
@@ -117,6 +127,8 @@ class Board(Protocol):
     def is_open(self) -> bool: ...
     @property
     def is_published(self) -> bool: ...
+    @property
+    def registrations(self) -> Collection[Registered]: ...
     def fault(self, message: str, *arguments: object) -> None: ...
     def states(self) -> Iterable[tuple[Sampled, ComponentState]]: ...
     def probe_statuses(self) -> dict[str, Status]: ...
@@ -153,6 +165,10 @@ class Instruments:
                 ),
                 (names.RECOVERY_ATTEMPTS, "How often a recovery action was taken, by how that ended."),
                 (names.TASK_RESTARTS, "How often a supervised task was started anew."),
+                (
+                    names.REGISTRATION_FAILURES,
+                    "How often a call to a service registry failed, by the type of its error.",
+                ),
             )
         }
         self._lag = meter.create_histogram(
@@ -263,6 +279,12 @@ class Instruments:
             "1 while the runs of an up component take nearly as long as their timeout; nothing while they do not.",
         )
         gauge(names.CHECK_OPTIONAL, [self._read(_optional)], "", "1 for a check that is not critical; else nothing.")
+        gauge(
+            names.REGISTRATION_UP,
+            [self._read(_registered)],
+            "",
+            "1 while a registry holds the instance, else 0.",
+        )
         gauge(names.PROBE_UP, [self._read(_probe_up)], "", "1 while the probe passes or warns, 0 while it fails.")
         up_down(names.PROBE_STATUS, [self._read(_probe_status)], "", "1 for the status that the probe has, else 0.")
 
@@ -397,6 +419,12 @@ def _optional(boards: "list[Board]") -> Iterator[Observation]:
     for component, _ in _components(boards):
         if not component.check.critical:
             yield Observation(1, _prepared(component).attributes)
+
+
+def _registered(boards: "list[Board]") -> Iterator[Observation]:
+    for board in boards:
+        for registration in list(board.registrations):
+            yield Observation(int(registration.is_registered), registration.attributes)
 
 
 def _probes(boards: "list[Board]") -> dict[str, Status]:

@@ -8,7 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from otel_health import Checker
+from otel_health import Checker, names
 from otel_health.check import READYZ, require_seconds
 from otel_health.forks import leave, tell_of_forks
 from otel_health.http.render import DETAILS, Details
@@ -99,6 +99,7 @@ class Registration:
             raise ValueError(f"Registration: details={details!r} must be one of {', '.join(map(repr, DETAILS))}")
         self.instance = require_instance(service, id, address=address, port=port, tags=tags, meta=meta)
         self.registry = registry
+        self.attributes = {names.REGISTRY: registry.name, names.SERVICE: service}
         self._checker = checker
         self._probe = probe
         self._details = details
@@ -141,6 +142,7 @@ class Registration:
         self._reset()
         self._loop = asyncio.get_running_loop()
         self._unsubscribe = self._checker.subscribe(lambda _: self._news.set())
+        self._checker.engine.registrations.append(self)
         self._task = self._loop.create_task(self._live(), name="otel_health-registration")
         return self
 
@@ -151,6 +153,7 @@ class Registration:
             await self.withdraw()
         finally:
             self._unsubscribe()
+            self._checker.engine.registrations.remove(self)
             if self._task is not None:
                 self._task.cancel()
             self._task = self._loop = None
@@ -193,6 +196,7 @@ class Registration:
         """Be left, in a forked child: the registration is the parent's."""
         if self._loop is not None:
             leave((self._loop, self._task, self._news, self._leaving))
+            self._checker.engine.registrations.remove(self)
             self._task = self._loop = None
             self._reset()
 
@@ -239,6 +243,7 @@ class Registration:
             self._pace.succeeded(begun)
             return SPACING
         rest = self._pace.failed(begun)
+        self._checker.engine.registration_failed(self, type(error).__name__)
         if isinstance(error, NotRegistered | Refused):
             self._told = None
         self._tell_of_failure(error)

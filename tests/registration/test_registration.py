@@ -7,6 +7,8 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from otel_health import Checker, Degraded, Status
 from otel_health.check import Check
@@ -14,6 +16,7 @@ from otel_health.lifecycle import Drain
 from otel_health.registration import ConsulRegistry, EtcdRegistry, Registration
 from tests.doubles import Switch, eventually, passing
 from tests.registration.places import TTL, Place
+from tests.soak.figure import series_of
 
 WITHIN = 1.0
 """Seconds in which the registry shows what has changed, on a machine that is not busy."""
@@ -347,3 +350,30 @@ async def test_it_needs_an_open_checker_and_is_entered_once() -> None:
             with pytest.raises(RuntimeError, match="entered already"):
                 await registration.__aenter__()
     await registration.withdraw()
+
+
+async def test_the_registration_is_measured(place: Place) -> None:
+    """1 while the registry holds the instance, 0 while it does not, nothing once this is left; failures are counted."""
+    reader = InMemoryMetricReader()
+    checker = Checker(meter_provider=MeterProvider([reader]))
+    registration = place.registration(checker, timeout=0.3)
+    labels = (("registry", registration.registry.name), ("service", place.service))
+
+    def up() -> object:
+        point = series_of(reader).get(("otel_health.registration.up", labels))
+        return None if point is None else point.value
+
+    async with checker:
+        async with registration:
+            assert up() == 0
+            await eventually(lambda: registration.is_registered)
+            assert up() == 1
+            place.wire.refuses = True
+            await eventually(lambda: not registration.is_registered, TTL + 5)
+            assert up() == 0
+            failures = [
+                point for (name, _), point in series_of(reader).items() if name.endswith("registration.failures")
+            ]
+            assert [dict(point.attributes)["error_type"] for point in failures] == ["ConnectionResetError"]
+            place.wire.refuses = False
+        assert up() is None
