@@ -30,7 +30,8 @@ class ConsulRegistry:
         url: Where the agent answers.
         token: An ACL token that may write the service, and read it for `members`. It is sent, and never said.
         ttl: Seconds after which an instance that is not heard of is critical.
-        deregister_after: Seconds for which it may be critical before Consul forgets it; at least 60.
+        deregister_after: Seconds for which it may be critical before Consul forgets it; at least 60. One that is alive
+            and fails for longer is registered again at its next heartbeat.
         context: Verifies the agent's certificate instead of the system's authorities.
 
     Raises:
@@ -48,7 +49,7 @@ class ConsulRegistry:
         *,
         token: str | None = None,
         ttl: float = 15.0,
-        deregister_after: float = 60.0,
+        deregister_after: float = 600.0,
         context: ssl.SSLContext | None = None,
     ) -> None:
         require_seconds("ConsulRegistry", "ttl", ttl)
