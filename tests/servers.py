@@ -120,6 +120,10 @@ class OwnServer:
             assert time.monotonic() < deadline, f"{self._command[0]} cannot be killed"
             time.sleep(0.005)
 
+    def forget(self) -> None:
+        """Remove what it keeps in a directory `data`, while it does not run."""
+        shutil.rmtree(self._directory / "data")
+
     def _signal(self, number: signal.Signals) -> list[int]:
         # PostgreSQL's backends leave their parent's process group, so a signal to the group would miss them.
         assert self._process is not None
@@ -234,14 +238,15 @@ def own_memcached() -> Iterator[OwnServer]:
 
 
 @contextmanager
-def own_etcd() -> Iterator[OwnServer]:
-    """Run an etcd of the test's own, with one member."""
+def own_etcd(*ports: int) -> Iterator[OwnServer]:
+    """Run an etcd of the test's own, with one member, which listens on these ports too."""
     etcd = program("etcd", "etcd")
     with _directory() as directory:
         port = free_port()
         url, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{free_port()}"
         command = [etcd, "--data-dir", str(directory / "data"), "--unsafe-no-fsync", "--log-level", "error"]
-        command += ["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer]
+        command += ["--listen-peer-urls", peer, "--advertise-client-urls", url]
+        command += ["--listen-client-urls", ",".join([url, *(f"http://127.0.0.1:{other}" for other in ports)])]
         command += ["--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"]
         # It listens before it has elected itself.
         asks = f"import urllib.request; urllib.request.urlopen('{url}/health', timeout=1)"

@@ -57,9 +57,15 @@ class EtcdRegistry:
 
         A lease that may still live is kept: of two, the older could take the key with it when it ends.
         """
-        if instance.id not in self._leases:
-            granted = await self._ask("/lease/grant", {"TTL": str(int(self.ttl))})
-            self._leases[instance.id] = granted["ID"]
+        if instance.id in self._leases:
+            try:
+                await self._agree(instance, standing)
+            except NotRegistered:
+                del self._leases[instance.id]
+            else:
+                return
+        granted = await self._ask("/lease/grant", {"TTL": str(int(self.ttl))})
+        self._leases[instance.id] = granted["ID"]
         await self._agree(instance, standing)
 
     async def renew(self, instance: Instance, standing: Standing) -> None:
@@ -70,12 +76,12 @@ class EtcdRegistry:
         """
         if instance.id not in self._leases:
             raise NotRegistered("there is no lease")
-        await self._agree(instance, standing)
+        # What keeps it alive comes first: either may be lost on the way.
         kept = await self._ask("/lease/keepalive", {"ID": self._leases[instance.id]})
         # A lease that is gone is answered with status 200 as well, only without its TTL.
         if int(kept.get("result", {}).get("TTL", 0)) <= 0:
-            del self._leases[instance.id]
             raise NotRegistered("the lease has ended")
+        await self._agree(instance, standing)
 
     async def withdraw(self, instance: Instance) -> None:
         """Take the instance out; one that is not there, or that somebody else has put there since, is no error."""
@@ -113,11 +119,7 @@ class EtcdRegistry:
             "success": [],
             "failure": [{"request_put": {"key": key, "value": value, "lease": lease}}],
         }
-        try:
-            await self._ask("/kv/txn", transaction)
-        except NotRegistered:
-            del self._leases[instance.id]
-            raise
+        await self._ask("/kv/txn", transaction)
 
     def _key(self, instance: Instance) -> bytes:
         return f"{self._prefix}{instance.service}/{instance.id}".encode()

@@ -92,7 +92,7 @@ class Registration:
         details: Details = "names",
         drain: Drain | None = None,
         workers: Leading | None = None,
-        timeout: float = 2.0,
+        timeout: float = 1.5,
     ) -> None:
         require_seconds("Registration", "timeout", timeout)
         if details not in DETAILS:

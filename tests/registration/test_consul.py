@@ -93,7 +93,7 @@ async def test_a_crash_leaves_a_ghost_only_until_consul_sweeps_it() -> None:
     """Nobody says goodbye: critical after the TTL, no member that is fresh, and a minute later nobody at all."""
     now = [0.0]
     agent = ConsulAgent(lambda: now[0])
-    async with registry_of(agent, ttl=15.0) as registry:
+    async with registry_of(agent, ttl=15.0, deregister_after=60.0) as registry:
         await registry.register(ORDERS, Standing(Status.WARN, "postgres: slow"))
         now[0] = 15.0
         (ghost,) = await registry.members("orders")

@@ -102,37 +102,37 @@ async def test_a_key_that_somebody_deleted_or_changed_is_put_right(etcd: Place) 
 
 
 async def test_a_keepalive_without_a_ttl_is_a_lost_lease(etcd: Place) -> None:
-    """etcd 3.4 answers 200 to the keepalive of a lease that has just ended: only the TTL is missing."""
+    """etcd 3.4 answers 200 to the keepalive of a lease that has ended: only the TTL is missing."""
     registry, instance = etcd.registry(), instance_of(etcd)
-    await registry.register(instance, PASS)
-    ask = registry._api.ask  # noqa: SLF001 - the lease ends between the two requests of a renewal.
-
-    async def ending(method: str, path: str, body: Any) -> Spoken:
-        if path == "/v3/lease/keepalive":
-            await Etcd(etcd).ask("/lease/revoke", body)
-        spoken: Spoken = await ask(method, path, body)
-        return spoken
-
-    registry._api.ask = ending  # noqa: SLF001 - as above.
-    with pytest.raises(NotRegistered, match="the lease has ended"):
-        await registry.renew(instance, PASS)
     with pytest.raises(NotRegistered, match="there is no lease"):
         await registry.renew(instance, PASS)
-
-
-async def test_a_lost_lease_is_noticed_by_a_renewal(etcd: Place) -> None:
-    """It cannot be put right within the renewal: the registration is told."""
-    registry, instance = etcd.registry(), instance_of(etcd)
     await registry.register(instance, PASS)
     entry = await Etcd(etcd).entry(f"/services/{etcd.service}/1")
     await Etcd(etcd).ask("/lease/revoke", {"ID": entry["lease"]})
 
-    with pytest.raises(NotRegistered, match="etcd does not know the lease"):
+    with pytest.raises(NotRegistered, match="the lease has ended"):
         await registry.renew(instance, PASS)
 
     await registry.register(instance, PASS)
     assert await etcd.statuses() == ["pass"]
     await registry.withdraw(instance)
+
+
+async def test_a_lease_that_ends_between_keepalive_and_key_is_noticed(etcd: Place) -> None:
+    """A key that could not be put is none."""
+    registry, instance = etcd.registry(), instance_of(etcd)
+    await registry.register(instance, PASS)
+    ask = registry._api.ask  # noqa: SLF001 - the lease ends between the two requests of a renewal.
+
+    async def ending(method: str, path: str, body: Any) -> Spoken:
+        spoken: Spoken = await ask(method, path, body)
+        if path == "/v3/lease/keepalive":
+            await Etcd(etcd).ask("/lease/revoke", body)
+        return spoken
+
+    registry._api.ask = ending  # noqa: SLF001 - as above.
+    with pytest.raises(NotRegistered, match="etcd does not know the lease"):
+        await registry.renew(instance, PASS)
 
 
 async def test_a_withdrawal_leaves_what_a_successor_has_registered(etcd: Place) -> None:

@@ -17,6 +17,7 @@ from tests.soak import (
     load,
     mending,
     outcomes,
+    registration,
     secrets,
     telemetry,
 )
@@ -37,6 +38,7 @@ MODULES = (
     lifecycle,
     liveness,
     mending,
+    registration,
 )
 
 

@@ -294,14 +294,16 @@ asyncio.run(main())
 
 
 DRAINED: Final = """
-import asyncio, logging, os, signal, threading, time
+import asyncio, logging, os, signal, socket, threading, time
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from otel_health import Checker
 from otel_health.lifecycle import Drain
+from otel_health.registration import ConsulRegistry, Registration
 from tests.doubles import failing
 
 hung = set()
+silent = socket.create_server(("127.0.0.1", 0))  # The kernel takes its clients, and nobody ever answers.
 
 def hang(who):
     hung.add(who)
@@ -320,8 +322,11 @@ async def main():
     provider.add_span_processor(SimpleSpanProcessor(Hanging()))
     checker = Checker(interval=0.05, tracer_provider=provider, logger=logging.Logger("silent", logging.CRITICAL))
     checker.add("refused", failing(), critical=False)
-    hooks = [lambda: hang("registry"), registry]
-    async with checker, Drain(checker, delay=0.3, cap=10.0, hooks=hooks, hook_timeout=0.5) as drain:
+    consul = ConsulRegistry(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    registration = Registration(checker, consul, service="orders", address="127.0.0.1", port=8000)
+    hooks = [lambda: hang("registry"), registry, registration.withdraw]
+    drain = Drain(checker, delay=0.3, cap=10.0, hooks=hooks, hook_timeout=0.5)
+    async with checker, drain, registration:
         await asyncio.sleep(0.2)
         os.kill(os.getpid(), signal.SIGTERM)
         await drain.wait()

@@ -24,7 +24,9 @@ from redis.asyncio import Redis
 
 from otel_health import Checker, completes
 from otel_health.lifecycle import Systemd
-from tests.servers import REQUIRED, OwnServer, free_port, own_postgres, own_redis
+from otel_health.registration import EtcdRegistry, Registration
+from tests.doubles import eventually
+from tests.servers import REQUIRED, OwnServer, free_port, own_etcd, own_postgres, own_redis
 from tests.services import Service, serving
 from tests.soak.figure import Figure, percentile, scaled, silent_checker
 from tests.soak.http import until
@@ -226,13 +228,14 @@ def gate_R11(scale: float) -> Figure:
 async def _isolated(scale: float) -> Figure:
     lives: list[int] = []
     informational: list[int] = []
+    ready_without: list[int] = []
     noticed: list[float] = []
     recovered: list[float] = []
     ways: tuple[Ways, ...] = (
         ("frozen", OwnServer.pause, OwnServer.resume),
         ("gone", OwnServer.kill, OwnServer.start),
     )
-    with own_redis() as redis_server, own_postgres() as postgres_server:
+    with own_redis() as redis_server, own_postgres() as postgres_server, own_etcd() as etcd_server:
         pool = await asyncpg.create_pool(
             host="127.0.0.1", port=postgres_server.port, user="postgres", database="postgres", min_size=0
         )
@@ -242,8 +245,10 @@ async def _isolated(scale: float) -> Figure:
             checker.add(name, function)
             checker.add(f"{name}-too", function, probes={"traffic"}, critical=False)
         checker.add("memory", lambda: True, local=True, probes={"livez"})
+        etcd = EtcdRegistry(f"http://127.0.0.1:{etcd_server.port}", ttl=2)
         async with (
             checker,
+            Registration(checker, etcd, service="orders", address="127.0.0.1", port=8000) as registration,
             AsyncClient(transport=ASGITransport(app=checker.asgi()), base_url="http://soak") as client,
         ):
 
@@ -272,17 +277,28 @@ async def _isolated(scale: float) -> Figure:
                         ends(server)
                         await asyncio.to_thread(server.wait_until_ready)
                         recovered.append(await becomes(200, RECOVERED))
+                for _, begins, ends in ways:
+                    begins(etcd_server)
+                    await eventually(lambda: not registration.is_registered, 10)
+                    await asyncio.sleep(10 * min(scale * 5, 1))
+                    ready_without.append((await client.get("/readyz")).status_code)
+                    ends(etcd_server)
+                    await asyncio.to_thread(etcd_server.wait_until_ready)
+                    await eventually(lambda: registration.is_registered, 20)
             probing.cancel()
         await redis.aclose()
         pool.terminate()
     alive, passed = lives.count(200), informational.count(200)
     return Figure(
         "R11",
-        f"livez and an informational probe always 200, readyz 503 <= {NOTICED:.2f} s, 200 <= {RECOVERED:.2f} s",
+        f"livez and an informational probe always 200, readyz 503 <= {NOTICED:.2f} s, 200 <= {RECOVERED:.2f} s, and "
+        "200 without a registry",
         f"livez {alive} of {len(lives)}, informational {passed} of {len(informational)}; {len(noticed)} outages "
-        f"noticed within {max(noticed):.2f} s, over within {max(recovered):.2f} s",
+        f"noticed within {max(noticed):.2f} s, over within {max(recovered):.2f} s; {ready_without.count(200)} of "
+        f"{len(ready_without)} ready without a registry",
         alive == len(lives)
         and passed == len(informational)
+        and ready_without.count(200) == len(ready_without)
         and max(noticed) <= NOTICED
         and max(recovered) <= RECOVERED,
     )
