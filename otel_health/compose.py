@@ -40,7 +40,7 @@ class Child(Ending, Protocol):
 class Parent(Protocol):
     """The place in which a composite runs."""
 
-    def start_child(self, name: str, function: CheckFunc, ended: Callable[[Child], None]) -> Child:
+    def start_child(self, name: str, function: CheckFunc, ended: Callable[[Child], None], share: float = 1.0) -> Child:
         """Begin a run of a child; `ended` is called on the loop, once."""
 
 
@@ -138,7 +138,7 @@ def retried(check: CheckFunc, *, attempts: int = 2, backoff: float = 0.1) -> Che
         for tried in range(attempts):
             if tried:
                 await asyncio.sleep(backoff * 2 ** (tried - 1))
-            ending = await _ending(attempt.name, attempt.function)
+            ending = await ending_of(attempt.name, attempt.function)
             result = judge(attempt, ending, time.time())
             if result.status.up:
                 break
@@ -241,7 +241,7 @@ async def blocking(name: str, function: Callable[[], Value]) -> Value:
         TimeoutError: It did not end in what is left of the check's time, an earlier call is still alive, or no
             thread came free.
     """
-    ending = await _ending(name, function)  # type: ignore[arg-type]
+    ending = await ending_of(name, function)  # type: ignore[arg-type]
     if ending.exception is not None:
         raise ending.exception
     if ending.reason is not None:
@@ -256,9 +256,16 @@ _UNENDED: Final = {
 }
 
 
-async def _ending(name: str, function: CheckFunc) -> Ending:
+async def ending_of(name: str, function: CheckFunc, *, share: float = 1.0) -> Ending:
+    """Run a child of the check that is running, and return how that ended.
+
+    Args:
+        name: Tells the children of a check apart.
+        function: Any check function.
+        share: How much of what is left of the check's time it may take.
+    """
     done: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
-    run = _parent().start_child(name, function, partial(set_once, done))
+    run = _parent().start_child(name, function, partial(set_once, done), share)
     try:
         return await done
     finally:

@@ -71,13 +71,13 @@ class Slot:
         """A run without a waiter that is still alive."""
         self._children: dict[str, Slot] = {}
 
-    def start_child(self, name: str, function: CheckFunc, ended: Ended) -> "Run":
-        """Begin a run of a composite's child, within what is left of the parent's time."""
+    def start_child(self, name: str, function: CheckFunc, ended: Ended, share: float = 1.0) -> "Run":
+        """Begin a run of a composite's child, within this share of what is left of the parent's time."""
         child = self._children.get(name)
         if child is None or child.function is not function:
             child = self._children[name] = Slot(self.host, function, local=self.local).succeed(child)
         remaining = max(self.run.deadline - self.host.clock(), 0.0) if self.run is not None else 0.0
-        run = Run(child, remaining - min(CHILD_MARGIN, remaining / 10), ended)
+        run = Run(child, (remaining - min(CHILD_MARGIN, remaining / 10)) * share, ended)
         # Not at once: a child's block of the loop would be laid to the parent as well.
         self.host.loop.call_soon(self.host.begin, run)
         return run

@@ -2,6 +2,7 @@
 
 from otel_health.registration.consul import ConsulRegistry
 from otel_health.registration.etcd import EtcdRegistry
+from otel_health.registration.fail_open import fail_open
 from otel_health.registration.registration import Registration
 from otel_health.registration.registry import Instance, Member, NotRegistered, Refused, Registry, Standing
 
@@ -15,4 +16,5 @@ __all__ = [
     "Registration",
     "Registry",
     "Standing",
+    "fail_open",
 ]

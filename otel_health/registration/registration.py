@@ -16,8 +16,18 @@ from otel_health.lifecycle.drain import Drain
 from otel_health.lifecycle.loop_monitor import require_open
 from otel_health.redaction import describe, redact
 from otel_health.registration.calls import Calls
+from otel_health.registration.findings import Findings
 from otel_health.registration.pace import Pace
-from otel_health.registration.registry import NotRegistered, Refused, Registry, Standing, in_words, require_instance
+from otel_health.registration.registry import (
+    Member,
+    NotRegistered,
+    Refused,
+    Registry,
+    Standing,
+    in_words,
+    require_instance,
+)
+from otel_health.report import Status
 from otel_health.threads import call_on
 
 SPACING: Final = 0.2
@@ -108,6 +118,8 @@ class Registration:
         self._timeout = timeout
         self._calls = Calls(checker.now)
         self._maintenance: str | None = None
+        self.findings = Findings(checker, lambda: self._news.set())
+        """What the registry, and so its peers, are told of dependencies: see `fail_open`."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -126,6 +138,8 @@ class Registration:
         """Whether the registry may have heard of the instance."""
         self._told: Standing | None = None
         """What the registry was told last; None where it does not know the instance."""
+        self._heard = asyncio.Event()
+        """Set when the registry has taken what it was told, and made anew."""
         self._complained = False
         self._cut: asyncio.TimerHandle
 
@@ -139,6 +153,7 @@ class Registration:
             raise RuntimeError("this Registration is entered already; use one for each registry")
         require_open(self._checker, "Registration")
         self._checker.report(self._probe)  # One that nobody knows is refused here, not in the task.
+        self.findings.require_checks()
         self._reset()
         self._loop = asyncio.get_running_loop()
         self._unsubscribe = self._checker.subscribe(lambda _: self._news.set())
@@ -192,6 +207,26 @@ class Registration:
         self._maintenance = None
         call_on(self._loop, self._news.set)
 
+    async def told_of(self, dependency: str, status: Status) -> None:
+        """Wait until the registry has taken what was found of a dependency.
+
+        Raises:
+            NotRegistered: It does not know this instance.
+        """
+        while self._told is None or self._told.dependencies.get(dependency) is not status:
+            if not self.is_registered:
+                raise NotRegistered("the others know nothing of this replica")
+            await self._heard.wait()
+
+    async def peers(self) -> list[Member]:
+        """Return the other instances of this service that are alive and take traffic, as the registry knows them."""
+        members = await self.registry.members(self.instance.service)
+        return [
+            member
+            for member in members
+            if member.instance.id != self.instance.id and member.fresh and member.standing.maintenance is None
+        ]
+
     def forked(self) -> None:
         """Be left, in a forked child: the registration is the parent's."""
         if self._loop is not None:
@@ -218,7 +253,7 @@ class Registration:
         if not self._was_ready or not self._speaks():
             return LOOK_SECONDS
         now = self._checker.now()
-        standing = Standing(report.status, in_words(report, self._details), self._maintenance)
+        standing = Standing(report.status, in_words(report, self._details), self._maintenance, self.findings.current())
         if self.is_registered and not self._pace.failures and standing == self._told and now < self._pace.due:
             # A verdict that expires is news that nobody may tell of.
             return max(min(self._pace.due, report.expires_at) - now, 0.0)
@@ -239,6 +274,8 @@ class Registration:
         error = (await self._calls.make(partial(call, self.instance, standing), self._pace.patience)).error
         if error is None:
             self._told = standing
+            self._heard.set()
+            self._heard = asyncio.Event()
             self._tell_of_success(renews=renews)
             self._pace.succeeded(begun)
             return SPACING
