@@ -21,6 +21,7 @@ REQUIRED: Final = "OTEL_HEALTH_REQUIRE_SERVICES"
 
 POSTGRES_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_POSTGRES_PORT", "55432"))
 REDIS_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_REDIS_PORT", "56379"))
+ETCD_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_ETCD_PORT", "52379"))
 
 PATIENCE: Final = 20.0
 """Seconds that a server of a test's own may take to start."""
@@ -34,6 +35,11 @@ def shared_postgres() -> int:
 def shared_redis() -> int:
     """Return the port of the Redis of `make services`; skip or fail the test where it does not run."""
     return REDIS_PORT if answers(REDIS_PORT) else missing("Redis is not running")
+
+
+def shared_etcd() -> int:
+    """Return the port of the etcd of `make services`; skip or fail the test where it does not run."""
+    return ETCD_PORT if answers(ETCD_PORT) else missing("etcd is not running")
 
 
 def program(name: str, product: str) -> str:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from httpx2 import ASGITransport, AsyncClient, Client
 
-from examples import blocking, fastapi_service, five_lines, orders, worker
+from examples import blocking, fastapi_service, five_lines, orders, registered, worker
 from tests.doubles import eventually
-from tests.servers import free_port, shared_postgres, shared_redis
+from tests.servers import free_port, shared_etcd, shared_postgres, shared_redis
 
 ROOT = Path(__file__).parent.parent
 
@@ -153,6 +153,33 @@ async def test_the_fastapi_service_over_real_servers() -> None:
         assert 'otel_health_check_up{component="postgres"} 1.0' in metrics
         assert 'otel_health_check_observation{component="postgres",observation="pool_used"} 0.0' in metrics
     assert fastapi_service.checker.names == ()
+
+
+async def test_the_registered_service_and_its_replica(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its docstring says: one that loses its database fails, where both have they warn; and they leave."""
+    shared_etcd()
+    monkeypatch.setattr(registered, "SERVICE", f"registered-{os.getpid()}")
+
+    async def members() -> list[str]:
+        await registered.show_members()
+        return [line.split(" ", 1)[1].strip() for line in capsys.readouterr().out.splitlines()]
+
+    async def shows(*expected: str) -> None:
+        deadline = time.monotonic() + 10
+        while (seen := await members()) != list(expected):
+            assert time.monotonic() < deadline, seen
+            await asyncio.sleep(0.02)
+
+    apps = [registered.create_app(port, broken=tmp_path / str(port), delay=0) for port in (8001, 8002)]
+    async with opened(apps[0]), opened(apps[1]):
+        await shows("pass", "pass")
+        (tmp_path / "8001").touch()
+        await shows("fail database: failed", "pass")
+        (tmp_path / "8002").touch()
+        await shows("warn database: degraded", "warn database: degraded")
+    assert await members() == []
 
 
 async def test_the_main_job_over_a_real_socket(tmp_path: Path) -> None:

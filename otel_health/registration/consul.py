@@ -68,6 +68,43 @@ class ConsulRegistry:
 
     async def register(self, instance: Instance, standing: Standing) -> None:
         """Enter the instance, in place of whatever has its id."""
+        # Consul keeps status and output of a check that is there already, such as that its TTL has expired.
+        await self.withdraw(instance)
+        await self._enter(instance, standing)
+
+    async def renew(self, instance: Instance, standing: Standing) -> None:
+        """Say that the instance is alive, and how it is.
+
+        Raises:
+            NotRegistered: The agent does not take it, for whatever reason: an unknown check is answered with a
+                different status by each version of Consul.
+        """
+        if standing.dependencies != self._dependencies.get(instance.id, {}):
+            # Consul passes an output on at once only where the status changes, and a service's metadata always.
+            await self._enter(instance, standing)
+            return
+        try:
+            await self._renew(instance, standing)
+        except Refused as refused:
+            raise NotRegistered(str(refused)) from None
+
+    async def withdraw(self, instance: Instance) -> None:
+        """Take the instance out; one that is not there is no error."""
+        await self._put(f"/v1/agent/service/deregister/{quote(instance.id, safe='')}", gone=True)
+
+    async def members(self, service: str) -> list[Member]:
+        """Return who is registered for a service, as this agent's datacenter knows it.
+
+        Raises:
+            OSError: The agent did not answer.
+            Refused: It did, but not with members.
+        """
+        spoken = await self._api.ask("GET", f"/v1/health/service/{quote(service, safe='')}")
+        if spoken.status != 200 or not isinstance(spoken.body, list):
+            raise _refused(spoken)
+        return [_member(entry) for entry in spoken.body]
+
+    async def _enter(self, instance: Instance, standing: Standing) -> None:
         held = standing.maintenance is not None
         check = {
             "CheckID": _check_of(instance),
@@ -91,38 +128,6 @@ class ConsulRegistry:
         self._dependencies[instance.id] = standing.dependencies
         self._maintenance[instance.id] = None
         await self._renew(instance, standing)
-
-    async def renew(self, instance: Instance, standing: Standing) -> None:
-        """Say that the instance is alive, and how it is.
-
-        Raises:
-            NotRegistered: The agent does not take it, for whatever reason: an unknown check is answered with a
-                different status by each version of Consul.
-        """
-        if standing.dependencies != self._dependencies.get(instance.id, {}):
-            # Consul passes an output on at once only where the status changes, and a service's metadata always.
-            await self.register(instance, standing)
-            return
-        try:
-            await self._renew(instance, standing)
-        except Refused as refused:
-            raise NotRegistered(str(refused)) from None
-
-    async def withdraw(self, instance: Instance) -> None:
-        """Take the instance out; one that is not there is no error."""
-        await self._put(f"/v1/agent/service/deregister/{quote(instance.id, safe='')}", gone=True)
-
-    async def members(self, service: str) -> list[Member]:
-        """Return who is registered for a service, as this agent's datacenter knows it.
-
-        Raises:
-            OSError: The agent did not answer.
-            Refused: It did, but not with members.
-        """
-        spoken = await self._api.ask("GET", f"/v1/health/service/{quote(service, safe='')}")
-        if spoken.status != 200 or not isinstance(spoken.body, list):
-            raise _refused(spoken)
-        return [_member(entry) for entry in spoken.body]
 
     async def _renew(self, instance: Instance, standing: Standing) -> None:
         if standing.maintenance != self._maintenance.get(instance.id):

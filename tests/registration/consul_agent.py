@@ -25,6 +25,8 @@ class Check:
     ttl: float = float("inf")
     deregister_after: float = float("inf")
     output: str = ""
+    shown: str = ""
+    """What readers of the catalogue see of the output: news of it alone waits for minutes."""
     notes: str = ""
     expires_at: float = float("inf")
     critical_since: float | None = None
@@ -84,11 +86,14 @@ class ConsulAgent:
 
     def _register(self, said: dict[str, Any], *, replaces: bool) -> tuple[int, Any]:
         service, check = said["ID"], said["Check"]
+        before = self.checks.get(check["CheckID"])
         if replaces:
             self.checks = {name: each for name, each in self.checks.items() if each.service != service}
         self.services[service] = said
         after = max(_seconds(check["DeregisterCriticalServiceAfter"]), 60.0)
         made = Check(service, check["Status"], _seconds(check["TTL"]), after)
+        if before is not None:
+            made.status, made.output, made.shown = before.status, before.output, before.shown
         made.expires_at = self.clock() + made.ttl
         made.critical_since = self.clock() if made.status == "critical" else None
         self.checks[check["CheckID"]] = made
@@ -117,6 +122,7 @@ class ConsulAgent:
             check.critical_since = None
         elif check.status != "critical":
             check.critical_since = self.clock()
+        check.shown = output if status != check.status else check.shown
         check.status, check.output = status, output
 
     def _age(self) -> None:
@@ -136,7 +142,7 @@ class ConsulAgent:
     def _entry(self, service: str) -> dict[str, Any]:
         said = self.services[service]
         checks = [
-            {"CheckID": name, "ServiceID": service, "Status": each.status, "Output": each.output, "Notes": each.notes}
+            {"CheckID": name, "ServiceID": service, "Status": each.status, "Output": each.shown, "Notes": each.notes}
             for name, each in self.checks.items()
             if each.service == service
         ]

@@ -15,9 +15,8 @@ from otel_health.registration import ConsulRegistry, EtcdRegistry, Member, Regis
 from otel_health.registration.json_api import JsonApi
 from tests.registration.consul_agent import ConsulAgent, serving
 from tests.registration.wire import Wire, wire_to
-from tests.servers import answers, missing
+from tests.servers import shared_etcd
 
-ETCD_PORT = int(os.environ.get("OTEL_HEALTH_TEST_ETCD_PORT", "52379"))
 TTL = 2.0
 """Seconds: the shortest lease that etcd grants."""
 
@@ -66,7 +65,7 @@ async def place_of(name: str) -> AsyncIterator[Place]:
     """A place in a registry: a real one, or for Consul the protocol server of these tests."""
     service = f"orders-{uuid4().hex[:12]}"
     if name == "etcd":
-        port = ETCD_PORT if answers(ETCD_PORT) else missing("etcd is not running")
+        port = shared_etcd()
         async with wire_to(port) as wire:
             yield Place(wire, EtcdRegistry, port, service)
         return

@@ -116,7 +116,7 @@ async def test_maintenance_is_there_from_the_first_moment() -> None:
         agent.answer = watching  # type: ignore[method-assign, assignment]
         await registry.register(ORDERS, Standing(Status.PASS, maintenance="disk"))
 
-    assert seen == ["critical", "critical", "critical"]
+    assert seen == [None, "critical", "critical", "critical"]
 
 
 async def test_an_answer_that_is_no_consuls_is_refused() -> None:
