@@ -70,6 +70,7 @@ class ConsulRegistry:
         """Enter the instance, in place of whatever has its id."""
         # Consul keeps status and output of a check that is there already, such as that its TTL has expired.
         await self.withdraw(instance)
+        self._maintenance[instance.id] = None
         await self._enter(instance, standing)
 
     async def renew(self, instance: Instance, standing: Standing) -> None:
@@ -124,9 +125,10 @@ class ConsulRegistry:
             "Meta": {**instance.meta, **said},
             "Check": check,
         }
-        await self._put("/v1/agent/service/register?replace-existing-checks=true", service)
+        await self._put("/v1/agent/service/register", service)
         self._dependencies[instance.id] = standing.dependencies
-        self._maintenance[instance.id] = None
+        if held:
+            self._maintenance[instance.id] = None  # An agent that had forgotten the instance knows nothing of it.
         await self._renew(instance, standing)
 
     async def _renew(self, instance: Instance, standing: Standing) -> None:

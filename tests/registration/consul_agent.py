@@ -38,7 +38,7 @@ class ConsulAgent:
 
     clock: Callable[[], float]
     unknown_check: int = 404
-    """500 before Consul 1.11."""
+    """Of older versions: 500."""
     token: str | None = None
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     checks: dict[str, Check] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class ConsulAgent:
         said: Any = json.loads(body) if body else None
         match [unquote(part) for part in url.path.split("/")[2:]], method:
             case ["agent", "service", "register"], "PUT":
-                return self._register(said, replaces="replace-existing-checks" in query)
+                return self._register(said)
             case ["agent", "service", "deregister", service], "PUT":
                 return (200, "") if self._forget(service) else (404, f'Unknown service ID "{service}"')
             case ["agent", "service", "maintenance", service], "PUT":
@@ -84,11 +84,9 @@ class ConsulAgent:
                 ]
         return 404, "no such route"
 
-    def _register(self, said: dict[str, Any], *, replaces: bool) -> tuple[int, Any]:
+    def _register(self, said: dict[str, Any]) -> tuple[int, Any]:
         service, check = said["ID"], said["Check"]
         before = self.checks.get(check["CheckID"])
-        if replaces:
-            self.checks = {name: each for name, each in self.checks.items() if each.service != service}
         self.services[service] = said
         after = max(_seconds(check["DeregisterCriticalServiceAfter"]), 60.0)
         made = Check(service, check["Status"], _seconds(check["TTL"]), after)

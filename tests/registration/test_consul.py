@@ -50,7 +50,7 @@ async def test_a_warning_is_a_warning_to_consuls_own_readers(consul: Place, stat
 
 @pytest.mark.parametrize("code", [404, 500, 400, 503, 429])
 async def test_whatever_is_answered_to_an_unknown_check_has_it_registered_again(code: int) -> None:
-    """Consul before 1.11 answers 500, later 404: a heartbeat that is refused never is the last one."""
+    """Older versions of Consul answer 500, newer ones 404: a heartbeat that is refused never is the last one."""
     agent = ConsulAgent(monotonic, unknown_check=code)
     async with (
         registry_of(agent, ttl=0.6) as registry,
@@ -117,6 +117,19 @@ async def test_maintenance_is_there_from_the_first_moment() -> None:
         await registry.register(ORDERS, Standing(Status.PASS, maintenance="disk"))
 
     assert seen == [None, "critical", "critical", "critical"]
+
+
+async def test_news_of_a_dependency_ends_no_maintenance(consul: Place) -> None:
+    """It is told with the service itself, which is registered again for it, and with its checks as they are."""
+    registry = consul.registry()
+    instance = Instance(consul.service, f"{consul.service}-1", "127.0.0.1", 8000)
+    await registry.register(instance, Standing(Status.PASS, maintenance="disk"))
+
+    await registry.renew(instance, Standing(Status.WARN, "slow", "disk", {"postgres": Status.FAIL}))
+    (member,) = await consul.members()
+    await registry.withdraw(instance)
+
+    assert member.standing == Standing(Status.WARN, "slow", "disk", {"postgres": Status.FAIL})
 
 
 async def test_an_answer_that_is_no_consuls_is_refused() -> None:
