@@ -8,8 +8,9 @@ from time import monotonic
 import pytest
 
 from otel_health import Checker, Status, Transition
-from otel_health.registration import ConsulRegistry, Registration, Registry, fail_open
-from tests.doubles import Switch, eventually
+from otel_health.registration import ConsulRegistry, Instance, Registration, Registry, Standing, fail_open
+from otel_health.registration.findings import Findings
+from tests.doubles import Switch, eventually, passing
 from tests.registration.places import Place
 
 WITHIN = 10.0
@@ -115,8 +116,9 @@ async def test_when_one_recovers_the_others_are_unready(place: Place) -> None:
 
 
 async def test_a_dependency_that_hangs_is_one_that_fails(place: Place) -> None:
-    """The check has part of the time, so that there is some left to ask the others."""
+    """The check has part of the time, so that there is some left to ask the others, though that takes a while."""
     async with replicas(place, 2) as made:
+        place.wire.delay = 0.1
         for replica in made:
             replica.hangs = True
         await become(made, "warn", "warn")
@@ -149,6 +151,39 @@ async def test_one_in_maintenance_does_not_count(place: Place) -> None:
         made[1].breaks()
         made[2].breaks()
         await eventually(lambda: [each.status for each in made[1:]] == ["warn", "warn"], WITHIN)
+
+
+async def test_one_that_is_gone_does_not_count(place: Place) -> None:
+    """It was well when it was last heard of, and that is out of date."""
+    ghost = Instance(place.service, f"{place.service}-ghost", "127.0.0.1", 9000)
+    async with replicas(place, 2) as made:
+        await place.registry().register(ghost, Standing(Status.PASS, dependencies={"postgres": Status.PASS}))
+        for replica in made:
+            replica.breaks()
+        await become(made, "fail", "fail")
+        await become(made, "warn", "warn")
+
+
+def test_a_finding_is_told_for_as_long_as_its_check_is_believed() -> None:
+    """Two intervals and a timeout: then nobody stands by it."""
+    now, changes = [0.0], []
+    checker = Checker(interval=10.0, timeout=3.0, clock=lambda: now[0])
+    findings = Findings(checker, lambda: changes.append(now[0]))
+    findings.share("postgres")
+    findings.share("redis")
+    checker.add("postgres", passing())
+
+    findings.found("postgres", Status.FAIL)
+    now[0] = 5.0
+    findings.found("postgres", Status.FAIL)
+    now[0] = 27.9
+    assert findings.current() == {"postgres": Status.FAIL}
+    now[0] = 28.0
+    assert findings.current() == {}
+    findings.found("postgres", Status.PASS)
+    checker.remove("postgres")
+    assert findings.current() == {}
+    assert changes == [0.0, 28.0]
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "frozen"])

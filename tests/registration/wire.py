@@ -19,6 +19,8 @@ class Wire:
         """Whether what a new connection brings is lost on the way there."""
         self.loses_answer: Callable[[], bool] = lambda: False
         """Whether it arrives, and the answer is lost on the way back."""
+        self.delay = 0.0
+        """Seconds that a new connection takes."""
         self.taken = 0
         """How many connections were taken."""
 
@@ -33,6 +35,7 @@ class Wire:
                     while await reader.read(65536):
                         pass
                 return
+            await asyncio.sleep(self.delay)
             with suppress(OSError):
                 there, on = await asyncio.open_connection("127.0.0.1", self._server_port)
                 back = None if self.loses_answer() else asyncio.ensure_future(_pass_on(there, writer))
