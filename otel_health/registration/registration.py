@@ -141,7 +141,8 @@ class Registration:
         self._heard = asyncio.Event()
         """Set when the registry has taken what it was told, and made anew."""
         self._complained = False
-        self._cut: asyncio.TimerHandle
+        self._cut: asyncio.TimerHandle | None = None
+        """Ends what is under way when it is time to withdraw."""
 
     @property
     def is_registered(self) -> bool:
@@ -241,7 +242,8 @@ class Registration:
         while not self._leaving.is_set():
             self._news.clear()
             await _wait(self._news, await self._look())
-        self._cut.cancel()
+        if self._cut is not None:
+            self._cut.cancel()
         withdrawn = not self._attempted
         while not withdrawn:
             withdrawn = await self._withdrawn()

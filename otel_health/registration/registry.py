@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from otel_health.check import require_name
+from otel_health.client.addresses import literal
 from otel_health.client.streams import require_host, require_port
 from otel_health.http.render import Details
 from otel_health.report import HealthReport, Status
@@ -20,7 +21,6 @@ MAX_META: Final = 32
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _META_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _META_LENGTH: Final = 512
-_NOTHING: Final[Mapping[str, Status]] = MappingProxyType({})
 
 
 class NotRegistered(Exception):
@@ -40,7 +40,7 @@ class Instance:
     address: str
     port: int
     tags: tuple[str, ...] = ()
-    meta: Mapping[str, str] = MappingProxyType({})
+    meta: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Standing:
     """Why it is not simply passing: at most 4 KiB."""
     maintenance: str | None = None
     """Why an operator has taken it out, although it is registered; None otherwise."""
-    dependencies: Mapping[str, Status] = _NOTHING
+    dependencies: Mapping[str, Status] = field(default_factory=dict)
     """What it finds of each dependency that `fail_open` watches."""
 
 
@@ -128,6 +128,12 @@ def require_instance(
     subject = "Registration"
     require_name(service, "service")
     address, port = require_host(subject, address), require_port(subject, port)
+    ip = literal(address)
+    if ip is not None and ip.is_unspecified:
+        raise ValueError(
+            f"{subject}: address={address!r} is what a server binds to, and nobody can reach it; give the address at "
+            "which others reach this instance"
+        )
     identity = f"{service}-{address}-{port}" if identity is None else identity
     if not isinstance(identity, str) or _ID.fullmatch(identity) is None:
         raise ValueError(f"{subject}: id={identity!r} must be up to 128 letters, digits, '_', '.', ':' or '-'")

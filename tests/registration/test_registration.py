@@ -111,7 +111,7 @@ async def test_heartbeats_keep_it_alive(place: Place) -> None:
     checker = Checker()
     async with checker, place.registration(checker):
         await shows(place, ["pass"])
-        for _ in range(30):
+        for _ in range(24):
             await asyncio.sleep(0.1)
             assert [(each.fresh, each.standing.status) for each in await place.members()] == [(True, "pass")]
 
@@ -310,6 +310,8 @@ async def test_it_follows_a_leader_only(place: Place) -> None:
     [
         (lambda checker: _made(checker, service="a b"), "'a b' cannot name a service"),
         (lambda checker: _made(checker, address="http://me"), "the host is no host name"),
+        (lambda checker: _made(checker, address="0.0.0.0"), "is what a server binds to, and nobody can reach it"),
+        (lambda checker: _made(checker, address="::"), "is what a server binds to, and nobody can reach it"),
         (lambda checker: _made(checker, port=0), "port=0 must be a whole number"),
         (lambda checker: _made(checker, id="a/b"), "id='a/b' must be up to 128 letters"),
         (lambda checker: _made(checker, tags="v1"), "tags='v1' must be a list of printable words"),
