@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,8 +20,10 @@ import confluent_kafka
 import httpx2
 import nats.aio.client
 import paho.mqtt.client as paho
+import psycopg
 import psycopg_pool
 import pymemcache
+import pymysql
 import redis
 import redis.asyncio
 import sqlalchemy
@@ -34,7 +36,7 @@ from yarl import URL
 
 from otel_health import CheckFunc
 from otel_health.checks import celery as celery_check
-from otel_health.checks import etcd, kafka, memcached, mqtt, mysql, postgres, rabbitmq, zookeeper
+from otel_health.checks import dbapi, etcd, kafka, memcached, mqtt, mysql, postgres, rabbitmq, zookeeper
 from otel_health.checks import nats as nats_check
 from otel_health.checks import redis as redis_check
 from otel_health.checks import sqlalchemy as sqlalchemy_check
@@ -94,6 +96,18 @@ async def async_engine(
         yield made
     finally:
         await made.dispose()
+
+
+@asynccontextmanager
+async def opening_psycopg(port: int) -> AsyncIterator[dbapi.Connect]:
+    """What opens a connection of psycopg 3, for whoever asks."""
+    yield lambda: closing(psycopg.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres"))
+
+
+@asynccontextmanager
+async def opening_pymysql(port: int) -> AsyncIterator[dbapi.Connect]:
+    """What opens a connection of PyMySQL, for whoever asks."""
+    yield lambda: closing(pymysql.connect(host="127.0.0.1", port=port, user="root"))
 
 
 def user_and_database(driver: str, port: int) -> str:
@@ -343,6 +357,8 @@ class Way:
     """The error types that tell of a server that does not answer."""
     inner: int = 0
     """How many connections to its port the server holds with itself."""
+    runs: int = 1000
+    """How many runs have to leave nothing behind; fewer where each opens what takes the server long."""
 
 
 ASYNCPG = {"ConnectionRefusedError", "ConnectionDoesNotExistError"}
@@ -373,6 +389,8 @@ WAYS = {
         "mariadb", partial(async_engine, driver="mysql+asyncmy"), ANSWERS_SQL, {"OperationalError"}, MYSQL_RUBBISH
     ),
     "memcached": Way("memcached", memcached_pool, memcached.answers, PYMEMCACHE, {"MemcacheUnknownError"}),
+    "dbapi-psycopg": Way("postgres", opening_psycopg, dbapi.answers, {"OperationalError"}, runs=100),
+    "dbapi-pymysql": Way("mariadb", opening_pymysql, dbapi.answers, {"OperationalError"}, MYSQL_RUBBISH, runs=30),
     "celery-amqp": Way("rabbitmq", celery_amqp, CELERY_ANSWERS, CELERY, frozen={"OperationalError"}),
     "celery-redis": Way("redis", celery_redis, CELERY_ANSWERS, CELERY),
     "etcd-async": Way("etcd", http_async, etcd.answers, HTTP, inner=1),

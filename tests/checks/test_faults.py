@@ -23,7 +23,6 @@ LATE = TIMEOUT + 1.0
 """Seconds after which a verdict is late: the promise is 0.1 s after the deadline, the rest is for a busy machine."""
 
 PATIENCE = 15.0
-RUNS = 1000
 
 ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 outages = pytest.mark.parametrize(("begin", "end"), [("kill", "start"), ("pause", "resume")], ids=["killed", "frozen"])
@@ -168,15 +167,15 @@ async def test_it_tells_of_a_server_that_talks_rubbish(way: Way) -> None:
 
 
 @ways
-async def test_a_thousand_runs_hold_no_more_connections_than_one(servers: Started, way: Way) -> None:
+async def test_many_runs_hold_no_more_connections_than_one(servers: Started, way: Way) -> None:
     """What a run takes it gives back."""
     server = servers(way.server)
     async with way.client(server.port) as client:
         function = way.check(client)
         if is_async(function):
-            for _ in range(RUNS):
+            for _ in range(way.runs):
                 await function()  # type: ignore[misc]
         else:
-            await asyncio.to_thread(lambda: [function() for _ in range(RUNS)])
+            await asyncio.to_thread(lambda: [function() for _ in range(way.runs)])
 
         await eventually(lambda: connections(server.port) <= 2 + way.inner)
