@@ -26,7 +26,7 @@ def answers(connect: Connect, *, query: str = "SELECT 1") -> CheckFunc:
     application holds, but asks for one, and whatever gave it gets it back. Of a pool it waits for one as every request
     does; to ask the database and nothing else, have it open one: `lambda: closing(sqlite3.connect(path))`. A connection
     that had died is replaced, once in a run. What the query began is rolled back. Cost: one such query, and a
-    connection where one is opened. Every 10 s is fine; where one is opened, every 30 s.
+    connection where one is opened. Every 10 s, or 30 s where one is opened, is fine.
 
     Args:
         connect: Called for each run, in a thread; it returns a context manager of a connection. A connection itself is
