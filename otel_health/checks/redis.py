@@ -250,5 +250,5 @@ def _require_client(subject: str, client: object) -> None:
     if not hasattr(getattr(client, "connection_pool", None), "connection_class"):
         raise TypeError(
             f"{subject}: {type(client).__name__} is no client with a connection pool; pass the Redis or Valkey client "
-            "that the application holds, or for a cluster that of one node"
+            "that the application holds, or that of a cluster to otel_health.checks.redis_cluster"
         )

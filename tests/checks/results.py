@@ -8,11 +8,12 @@ PATIENCE = 15.0
 """Seconds that a server may take to become what a test waits for."""
 
 
-async def result_of(function: CheckFunc) -> CheckResult:
+async def result_of(function: CheckFunc, *, timeout: float = 5.0) -> CheckResult:
     """Run a check once and return what came of it."""
-    checker = Checker(timeout=5.0)
+    checker = Checker(timeout=timeout)
     checker.add("it", function)
     result = (await checker.run()).components["it"].result
+    await checker.__aexit__(None, None, None)
     assert result is not None
     return result
 
@@ -20,6 +21,6 @@ async def result_of(function: CheckFunc) -> CheckResult:
 async def becomes(status: str, function: CheckFunc) -> CheckResult:
     """Run a check until it has this status; fail if that takes too long."""
     async with asyncio.timeout(PATIENCE):
-        while (result := await result_of(function)).status != status:
-            pass
+        while (result := await result_of(function)).status != status:  # noqa: ASYNC110 - it waits for a server.
+            await asyncio.sleep(0.02)
     return result
