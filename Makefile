@@ -47,7 +47,7 @@ bench: ## Take every figure and write them into the README
 
 soak: ## Hold the fault gates at full length; ARGS="--scale 0.02" for the short form
 	@scripts/services install
-	@scripts/venv .venv-soak examples,test,soak
+	@scripts/venv .venv-soak examples,test,clients,soak
 	.venv-soak/bin/python -m tests.soak $(ARGS)
 
 clean: ## Remove what was made here, except running servers

@@ -9,15 +9,18 @@ import random
 import statistics
 import string
 import time
-from typing import Final
+from typing import Any, Final
 
 from httpx2 import ASGITransport, AsyncClient
 from starlette.applications import Starlette
 from starlette.requests import Request
 
 from otel_health.access import bearer, networks
+from otel_health.checks import http
 from otel_health.debug import debug_routes
 from otel_health.prometheus import PrometheusExporter
+from tests.checks import ssrf
+from tests.checks.island import on_island
 from tests.soak.figure import Figure, scaled, silent_checker
 
 TOKEN: Final = "correct-horse-battery-staple-0001"
@@ -86,6 +89,34 @@ def gate_S3(scale: float) -> Figure:
         f"{wrong} of {len(WRONG)} tokens, {admitted} of {tried} addresses let in; |t| {abs(t):.2f}",
         wrong == 0 and admitted == 0 and tried >= 60 and abs(t) < 4.5,
     )
+
+
+def gate_S8(scale: float) -> Figure:
+    """No request leaves the targets that are fixed in code: not by a redirect, a name, or how an address is written."""
+    wrong, asked = [], 0
+    for _ in range(scaled(5, scale)):
+        found: Any = on_island("tests.checks.ssrf")["found"]
+        for case, (passed, hosts, strangers, said) in zip(ssrf.CASES, found, strict=True):
+            asked += len(hosts)
+            told = ssrf.SECRET in said or ssrf.META in said
+            if not set(hosts) <= set(case.allowed) or strangers or told or passed is not case.passes:
+                wrong.append(case.url)
+    accepted = [target for target in ssrf.REFUSED_TARGETS if _is_accepted(target)]
+    return Figure(
+        "S8",
+        "0 escapes in >= 50 targets, redirects and names that change their minds; what is never asked is refused",
+        f"{len(wrong)} escapes {wrong or ''} of {len(ssrf.CASES)} cases in {asked} requests; "
+        f"{len(accepted)} of {len(ssrf.REFUSED_TARGETS)} refusable targets accepted",
+        not wrong and not accepted and asked > 0 and len(ssrf.CASES) >= 50,
+    )
+
+
+def _is_accepted(target: str) -> bool:
+    try:
+        http.answers(target)
+    except ValueError:
+        return False
+    return True
 
 
 def _request(*headers: tuple[bytes, bytes]) -> Request:

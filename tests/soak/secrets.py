@@ -31,10 +31,14 @@ from starlette.requests import Request as StarletteRequest
 
 from otel_health import Checker, CheckFunc, Degraded, Failed
 from tests.servers import free_port
+from tests.soak import driver_errors
 from tests.soak.figure import Figure, scaled, series_of
 from tests.soak.telemetry import Heard
 
 USER: Final = "svc_orders_user"
+UNHURRIED_EVERY: Final = 10
+"""Of so many secrets one is given to the drivers that take long."""
+
 HOST: Final = "db-primary.internal.example"
 
 SHAPES: Final = (
@@ -228,7 +232,7 @@ def drivers(p: Planted) -> dict[str, CheckFunc]:
 
 def checks(p: Planted, seed: int) -> dict[str, CheckFunc]:
     """Return every check of one secret: what drivers raise, and what could stand in their texts."""
-    found = drivers(p)
+    found = drivers(p) | driver_errors.checks(p, USER, all_of_them=seed % UNHURRIED_EVERY == 0)
     for number, (name, text) in enumerate(TEXTS.items()):
         found[f"text {name}"] = _raising(CLASSES[(seed + number) % len(CLASSES)](text(p)))
     return found
@@ -256,7 +260,7 @@ class Sinks:
             logger=logger,
             tracer_provider=tracers,
             meter_provider=meters,
-            timeout=5.0,
+            timeout=2.0,
             trace="always",
             ttl=60.0,
         )
