@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import partial
 from numbers import Real
 from types import MappingProxyType
-from typing import Final, Protocol, TypedDict
+from typing import ClassVar, Final, Protocol, TypedDict
 
 from otel_health.ladder import Action, Ladder, steps_of
 from otel_health.redaction import describe, redact
@@ -51,6 +51,8 @@ class Outcome(Exception):
     """
 
     observations: Mapping[str, float] = NO_OBSERVATIONS
+    planned: ClassVar[bool] = False
+    """Whether it is as the application wants it, and so nothing that has gone wrong."""
 
     def __init__(self, reason: str, /, **observations: float) -> None:
         super().__init__(reason)

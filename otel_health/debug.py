@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from otel_health import names
+from otel_health.forks import tell_of_forks
 from otel_health.http.endpoints import Authorize
 from otel_health.redaction import redact
 from otel_health.threads import call_on
@@ -240,15 +241,28 @@ async def _aside(call: Callable[[], Value]) -> Value:
 @contextmanager
 def _alone() -> Iterator[bool]:
     """Whether nobody else looks at this moment; both profiler and tracemalloc are the whole process's."""
-    admitted = _looking.acquire(blocking=False)
+    looking = _looking.lock
+    admitted = looking.acquire(blocking=False)
     try:
         yield admitted
     finally:
         if admitted:
-            _looking.release()
+            looking.release()
 
 
-_looking: Final = threading.Lock()
+class _Looking:
+    """Held by whoever looks."""
+
+    def __init__(self) -> None:
+        self.forked()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """Be free, in a forked child: whoever looked is in the parent."""
+        self.lock = threading.Lock()
+
+
+_looking: Final = _Looking()
 
 
 def _seconds(request: Request) -> float | None:

@@ -4,9 +4,9 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from functools import partial
 from types import FrameType
 from typing import Final, Protocol
+from weakref import ref
 
 from otel_health.check import Check, judge
 from otel_health.compose import set_once
@@ -73,6 +73,8 @@ class Engine:
         self._expiring = False
         self._closing = False
         self._sharing: Sharing | None = None
+        self._hung: dict[str, Slot] = {}
+        """Where runs of checks that were removed may still be alive, by the name of the check."""
         self.leaving = False
         """Whether the process is on its way out, so that nothing is to be repaired any more; a `Drain` says so."""
         tell_of_forks(self)
@@ -146,6 +148,7 @@ class Engine:
         self._renewals.forked()
         self._remedies.forked()
         self._schedule.forked()
+        self._hung.clear()
         if self._loop is not None:
             leave(self._loop)
             self.registry.untold.clear()
@@ -161,10 +164,10 @@ class Engine:
             ValueError: Its name is taken.
         """
         self.refuse_shared((check.name,))
-        component = Component(check, Slot(self._runner, check.function, local=check.local), self.now())
+        component = Component(check, self._slot(check), self.now())
         self.registry.add(component)
         if component.instant is not None:
-            component.watcher = partial(self._take, component)
+            component.watcher = self._watcher(component)
             component.instant.watch(component.watcher)
             self._take(component)
         loop = self._loop
@@ -188,12 +191,38 @@ class Engine:
             KeyError: There is no check of that name.
         """
         component = self.registry.remove(name)
+        self._hung = {name: slot for name, slot in self._hung.items() if slot.is_held}
+        if component.slot.is_held:
+            self._hung[component.name.casefold()] = component.slot
         if component.instant is not None and component.watcher is not None:
             component.instant.unwatch(component.watcher)
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._renewals.drop, component)
             loop.call_soon_threadsafe(self._remedies.drop, component)
+
+    def _slot(self, check: Check) -> Slot:
+        """Return the place of a check's runs: its own of before, if it hangs there and was only removed and added."""
+        hung = self._hung.pop(check.name.casefold(), None)
+        if hung is not None and hung.run is None and (hung.function, hung.local) == (check.function, check.local):
+            return hung
+        return Slot(self._runner, check.function, local=check.local)
+
+    def _watcher(self, component: Component) -> Callable[[], None]:
+        """Return what is called when a gate is turned.
+
+        It keeps nobody alive: a gate may be included in many Checkers, and outlive them.
+        """
+        engine, watched, instant = ref(self), ref(component), component.instant
+
+        def turned() -> None:
+            told, turning = engine(), watched()
+            if told is not None and turning is not None:
+                told._take(turning)  # noqa: SLF001 - itself.
+            elif instant is not None:
+                instant.unwatch(turned)
+
+        return turned
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call the listener, on the loop, with each transition; the returned function unsubscribes it."""

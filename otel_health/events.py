@@ -79,7 +79,8 @@ class Events:
         if self._tracebacks and exception is not None:
             stack = stack_of(exception)
         ended_at = time.time_ns()
-        self._tell(lambda: self._run(result, transition, outage, stack, ended_at, traced=traced))
+        planned = getattr(exception, "planned", False) is True
+        self._tell(lambda: self._run(result, transition, outage, stack, ended_at, traced=traced, planned=planned))
 
     def changed(self, transition: Transition, outage: float = 0.0) -> None:
         """Tell of a transition that no run here caused: a component went stale, or a sibling's result was adopted."""
@@ -153,12 +154,13 @@ class Events:
         ended_at: int,
         *,
         traced: bool,
+        planned: bool,
     ) -> None:
         span = self._span(result, stack, ended_at) if traced else trace.INVALID_SPAN
         if transition is not None:
             # Within the span, so that whoever reads the one finds the other.
             with trace.use_span(span):
-                self._transition(transition, result, outage, stack, ended_at)
+                self._transition(transition, result, outage, stack, ended_at, planned=planned)
         self._logger.debug(
             "%s: %s in %s s",
             result.component,
@@ -194,6 +196,8 @@ class Events:
         outage: float,
         stack: str | None,
         at: int,
+        *,
+        planned: bool = False,
     ) -> None:
         state = transition.state
         stale = state.error_type is ErrorType.STALE
@@ -214,4 +218,11 @@ class Events:
             text += f" (after {outage:.1f} s)"
         if result is not None and result.duration is not None and not stale:
             attributes[names.EVENT_DURATION] = result.duration
-        self._transitions.tell(_LEVELS[transition.after], redact(text), attributes, at=at, stack=stack)
+        self._transitions.tell(_level(transition, planned=planned), redact(text), attributes, at=at, stack=stack)
+
+
+def _level(transition: Transition, *, planned: bool) -> int:
+    """How loud a transition is told: what the application has planned is no error, nor is how it begins."""
+    if not planned or transition.after is not Status.FAIL:
+        return _LEVELS[transition.after]
+    return logging.INFO if transition.before is None else logging.WARNING

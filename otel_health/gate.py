@@ -5,6 +5,12 @@ from otel_health.instant import Instant
 from otel_health.redaction import redact
 
 
+class Closed(Failed):
+    """Raised by a gate that the application keeps closed."""
+
+    planned = True
+
+
 class Gate(Instant):
     """Passes while it is open, fails while it is closed; may be turned from any thread.
 
@@ -30,11 +36,11 @@ class Gate(Instant):
         """Pass while open.
 
         Raises:
-            Failed: It is closed, with the reason.
+            Closed: It is closed, with the reason.
         """
         reason = self._closed_for
         if reason is not None:
-            raise Failed(reason)
+            raise Closed(reason)
 
     @property
     def is_open(self) -> bool:

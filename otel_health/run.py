@@ -90,6 +90,11 @@ class Slot:
             return own
         return own + sum(child.abandoned_runs for child in list(self._children.values()))
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a run is under way here, or left behind alive."""
+        return self.run is not None or self.abandoned_runs > 0
+
     def forked(self) -> None:
         """Forget the runs, which are the parent's."""
         self.run = self.abandoned = None

@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from otel_health import Checker, CheckFunc, ErrorType, Failed, Status, Transition
-from tests.doubles import Switch, eventually, failing, hanging, passing, swallowing
+from tests.doubles import Blocking, Switch, eventually, failing, hanging, passing, swallowing
 from tests.virtual import now, virtual_checker
 
 # On demand.
@@ -395,6 +395,24 @@ async def test_removing_a_check_drops_the_run_in_flight() -> None:
     await waiting
 
     assert checker.report().components["redis"].error_type is ErrorType.PENDING
+
+
+async def test_a_check_that_hangs_is_not_started_again_by_adding_it_anew() -> None:
+    """Not while its last run is alive; another function under its name is another check."""
+    blocking = Blocking()
+    checker = Checker(timeout=0.05, ttl=1e-9)
+    checker.add("redis", blocking)
+    assert (await checker.run()).components["redis"].error_type is ErrorType.TIMEOUT
+
+    checker.remove("redis")
+    checker.add("redis", blocking)
+
+    state = (await checker.run()).components["redis"]
+    assert (state.error_type, blocking.calls) == (ErrorType.HUNG, 1)
+    checker.remove("redis")
+    checker.add("redis", passing())
+    assert (await checker.run()).status is Status.PASS
+    blocking.let_go.set()
 
 
 async def test_removing_a_check_ends_the_run_in_flight() -> None:

@@ -439,6 +439,16 @@ async def test_a_drain_may_be_entered_again() -> None:
         assert checker.report().status is Status.FAIL
 
 
+async def test_a_second_drain_in_a_process_is_refused() -> None:
+    """Their delays would add up; once the first is left, another may be entered."""
+    first, second = Drain(Checker()), Drain(Checker())
+    async with first:
+        with pytest.raises(RuntimeError, match="their delays would add up"):
+            await second.__aenter__()
+    async with second:
+        assert second.gate.is_open
+
+
 @pytest.mark.parametrize("probe", ["livez", "startupz"])
 def test_a_probe_that_would_have_it_killed_is_refused(probe: str) -> None:
     """Whoever drains is alive."""

@@ -212,6 +212,21 @@ holder.join()
     assert printed == "0\n"
 
 
+def test_nobody_looks_in_the_child_because_somebody_looked_in_the_parent() -> None:
+    """A profile that is under way at the fork keeps the debug pages of the child from nobody."""
+    printed = run("""
+from otel_health import debug
+
+def ask():
+    with debug._alone() as admitted:
+        assert admitted
+
+with debug._alone() as admitted:
+    print(in_child(ask), admitted)
+""")
+    assert printed == "0 True\n"
+
+
 def test_many_forks_under_load() -> None:
     """From a thread beside the loop, at any moment of whatever that does."""
     printed = run("""

@@ -1,9 +1,11 @@
 """Gates: switches that the application turns, seen at once wherever anybody looks."""
 
 import asyncio
+import gc
 import itertools
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -191,6 +193,39 @@ async def test_an_included_gate_turns_in_both_checkers() -> None:
     inner.remove("config")
     gate.open()
     assert outer.report().status is Status.PASS
+
+
+def test_an_included_gate_keeps_no_checker_alive() -> None:
+    """It may be turned for years after those that it was included in are gone."""
+    inner, outer = Checker(), Checker()
+    gate = inner.gate("config", ready=True)
+    outer.include("orders", inner)
+    gone = weakref.ref(outer.engine)
+
+    del outer
+    gc.collect()
+
+    assert gone() is None
+    gate.close()
+    assert inner.report().status is Status.FAIL
+
+
+async def test_what_is_planned_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """A gate that is closed from the start is told at INFO, and one that is closed on purpose at WARNING."""
+    caplog.set_level(logging.INFO, "otel_health")
+    checker = Checker()
+    gate = checker.gate("config", reason="loading")
+    async with checker:
+        gate.open()
+        gate.close("loading again")
+        await eventually(lambda: len(caplog.records) == 3)
+
+    lines = [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert lines == [
+        (logging.INFO, "config: pending -> fail (failed: loading)"),
+        (logging.INFO, "config: fail -> pass (after 0.0 s)"),
+        (logging.WARNING, "config: pass -> fail (failed: loading again)"),
+    ]
 
 
 @pytest.mark.virtual_time

@@ -287,6 +287,16 @@ async def test_what_makes_no_sense_is_refused() -> None:
     assert checker.names == ()
 
 
+async def test_two_on_one_meter_provider_are_refused() -> None:
+    """Their metrics could not be told apart; the error says what to do, and nothing is left behind."""
+    provider = MeterProvider([InMemoryMetricReader()])
+    first, second = Checker(meter_provider=provider), Checker(meter_provider=provider)
+    async with first, second, LoopMonitor(first):
+        with pytest.raises(RuntimeError, match="one for each event loop is enough"):
+            await LoopMonitor(second).__aenter__()
+        assert second.names == ()
+
+
 class Looks(threading.Event):
     """Lets the watcher look so often, and then ends it."""
 

@@ -181,14 +181,18 @@ class Drain:
     async def __aenter__(self) -> Self:
         if self._loop is not None:
             raise RuntimeError("this Drain is entered already; use one for each service")
+        handles_signals = threading.current_thread() is threading.main_thread()
+        if handles_signals:
+            self._refuse_another()
         self._reset()
         self._checker.engine.leaving = False
         self.gate.open()
         self._loop = asyncio.get_running_loop()
         self._unsubscribe = self._checker.subscribe(lambda _: self._look())
-        if threading.current_thread() is not threading.main_thread():
+        if not handles_signals:
             self._checker.note(logging.INFO, "no signals can be handled outside the main thread; call begin() to drain")
             return self
+        _entered.append(self)
         for number in SIGNALS:
             chain = Chain(number, self._signal, self._loop)
             refused = chain.install()
@@ -218,6 +222,17 @@ class Drain:
                 self._end.cancel()
             self._threads.close()
             self._loop = None
+            if self in _entered:
+                _entered.remove(self)
+
+    def _refuse_another(self) -> None:
+        """Let one Drain handle the signals of a process: two would wait for each other's delays."""
+        if any(each._loop is not None and not each._loop.is_closed() for each in _entered):  # noqa: SLF001 - its own kind.
+            raise RuntimeError(
+                "another Drain of this process is entered already, and their delays would add up; use one for the "
+                "process, and give it the withdrawals of all as hooks"
+            )
+        _entered.clear()
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002 - a lifespan's shape.
@@ -227,6 +242,7 @@ class Drain:
 
     def forked(self) -> None:
         """Be left, in a forked child: it ends at a signal as it would have without us."""
+        _entered.clear()
         if self._loop is not None:
             self._loop = None
             for chain in self._chains.values():
@@ -419,3 +435,7 @@ async def _in_thread(hook: Hook, threads: Threads) -> object:
 def _reloads() -> bool:
     """Whether this is the child of a reloading uvicorn: nobody's traffic depends on a developer's process."""
     return "--reload" in sys.argv or os.environ.get("UVICORN_RELOAD", "").lower() in ("1", "true", "yes", "on")
+
+
+_entered: Final[list[Drain]] = []
+"""The Drain that handles this process's signals."""

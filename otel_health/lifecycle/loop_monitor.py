@@ -81,6 +81,13 @@ class LoopMonitor:
                 f"this Checker has a check {EVENT_LOOP!r} already; one LoopMonitor is enough, and it is opened before "
                 "the LivenessServer, which brings its own where there is none"
             )
+        try:
+            self._checker.engine.refuse_shared([EVENT_LOOP])
+        except ValueError:
+            raise RuntimeError(
+                "another open Checker of this meter provider has a LoopMonitor already, and their metrics could not be "
+                "told apart; one for each event loop is enough, or give this Checker a meter_provider of its own"
+            ) from None
         loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
         self._beat = self._checker.now()
