@@ -8,6 +8,7 @@ import pytest
 
 from otel_health_instrumentation import HealthInstrumentor, environment_variables
 from otel_health_instrumentation.configuration import PREFIX, READERS, Configuration, configured
+from tests.instrumentation.conftest import Instrument
 from tests.services import ROOT
 
 
@@ -80,6 +81,16 @@ def test_what_makes_no_sense_is_named_once_and_left_out(
     (line,) = caplog.messages
     assert line.startswith(f"health: {variable}={value!r} must ")
     assert line.endswith("; the default is used")
+
+
+def test_clients_that_nobody_knows_are_named(instrument: Instrument, caplog: pytest.LogCaptureFixture) -> None:
+    """With those that there are; all are watched then."""
+    with caplog.at_level(logging.WARNING, "otel_health"):
+        instrument(clients="redis,oracle")
+
+    (line,) = caplog.messages
+    assert line.startswith("health: clients=oracle must be of ")
+    assert "sqlalchemy" in line
 
 
 def test_a_token_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:

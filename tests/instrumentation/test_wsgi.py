@@ -9,7 +9,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from otel_health_instrumentation import HealthInstrumentor, HealthWSGIMiddleware
+from otel_health_instrumentation import HealthInstrumentor, HealthWSGIMiddleware, wsgi
 from tests.doubles import failing, hanging
 from tests.instrumentation.conftest import Instrument
 from tests.instrumentation.processes import in_fresh_interpreter
@@ -119,6 +119,26 @@ def test_a_hanging_check_holds_nobody_up(instrument: Instrument) -> None:
 
     assert '"pending"' in Answer(app, "/readyz").body
     assert time.monotonic() - begun < 5
+
+
+def test_a_thread_that_is_stuck_is_no_answer(instrument: Instrument, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that blocks the loop of the thread costs a probe its answer, and the server no thread of its own."""
+    monkeypatch.setattr(wsgi, "ANSWER_SECONDS", 0.1)
+    blocked, over = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        blocked.set()
+        over.wait(10)
+
+    instrument().add("database", block)
+    app = flask_app()
+    Answer(app, "/")
+    assert blocked.wait(10)
+    try:
+        assert Answer(app, "/readyz").status == 503
+        assert Answer(app, "/").body == "hello"
+    finally:
+        over.set()
 
 
 def test_an_open_checker_is_read_where_it_runs(instrument: Instrument) -> None:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Final
 import pytest
 
 from tests.instrumentation.processes import IMPORTED
-from tests.servers import free_port, own_redis, shared_postgres, shared_redis
+from tests.servers import free_port, own_postgres, own_redis, shared_postgres, shared_redis
 from tests.services import PATIENCE, Service
 
 pytest.importorskip("opentelemetry.distro")
@@ -122,6 +123,38 @@ def test_a_dependency_that_fails_fails_its_component(command: tuple[str, ...], t
             redis.start()
             service.waits_for(f"/readyz/{component}", 200)
             service.waits_for("/readyz", 200)
+
+
+def test_an_asyncio_client_is_asked_on_its_own_loop(tmp_path: Path) -> None:
+    """A pool that the lifespan opens, in every worker; its server is stopped, and started again."""
+    with own_postgres() as postgres:
+        component = f"postgresql-127.0.0.1-{postgres.port}-postgres"
+        url = f"postgresql://postgres@127.0.0.1:{postgres.port}/postgres"
+        command = SERVED["Starlette, gunicorn with uvicorn workers, preloaded"]
+        with instrumented(tmp_path, *command, DATABASE_URL=url, OTEL_HEALTH_INTERVAL="0.2") as service:
+            service.waits_for(f"/readyz/{component}", 200)
+
+            postgres.kill()
+            service.waits_for(f"/readyz/{component}", 503)
+            assert service.get("/readyz") == 200  # It only warns: nobody has called it critical.
+
+            postgres.start()
+            service.waits_for(f"/readyz/{component}", 200)
+
+
+def test_several_workers_are_seen_as_one(tmp_path: Path) -> None:
+    """Where the operator says so: one scrape shows both, and one liveness port speaks for both."""
+    port = free_port()
+    said = {"OTEL_HEALTH_WORKERS": "true", "OTEL_HEALTH_LIVENESS_PORT": str(port)}
+    with instrumented(tmp_path, *SERVED["Flask, gunicorn"], **said) as service:
+        service.waits_for("/healthz/workers", 200)
+        deadline = time.monotonic() + PATIENCE
+        line = re.compile(r'^otel_health_probe_up\{service_instance_id="(\d+)",probe="livez"\} 1\.0$', re.MULTILINE)
+        while len(set(line.findall(metrics := body(service, "/metrics")))) < 2:
+            assert time.monotonic() < deadline, metrics
+            time.sleep(0.05)
+        service.port = port
+        service.waits_for("/livez", 200)
 
 
 def test_one_variable_turns_everything_off(tmp_path: Path) -> None:
