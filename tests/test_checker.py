@@ -686,6 +686,17 @@ async def test_a_close_that_is_cancelled_still_closes() -> None:
         await eventually(lambda: checker.report().components["redis"].status.up)
 
 
+def test_a_loop_that_is_closed_under_it_takes_its_openness_along() -> None:
+    """Servers and test clients close loops without a word: it is open no longer, and may be opened in the next."""
+    checker = Checker()
+    checker.add("database", passing())
+    for _ in range(2):
+        with asyncio.Runner() as runner:
+            runner.run(checker.__aenter__())
+            assert checker.is_open
+        assert not checker.is_open
+
+
 async def test_a_checker_that_is_being_closed_is_not_opened_or_run() -> None:
     """Two lives at once would end each other's schedule."""
     checker = Checker(timeout=0.01)

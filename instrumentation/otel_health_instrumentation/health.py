@@ -90,7 +90,7 @@ class Health:
             with suppress(TimeoutError):
                 self.background.call(self.close()).result(END_SECONDS)
             self.background.stop()
-        elif self.checker.is_open and self._loop is not None:
+        elif self.checker.is_open and self._loop is not None and self._loop.is_running():
             asyncio.run_coroutine_threadsafe(self.close(), self._loop)
         if self._exporter is not None:
             self._exporter.shutdown()
