@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from httpx2 import ASGITransport, AsyncClient
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.testclient import TestClient
 
 from otel_health_instrumentation import HealthInstrumentor, HealthMiddleware
 from tests.doubles import failing, passing
+from tests.instrumentation.asking import asked_anew, asking, living
 from tests.instrumentation.conftest import Instrument
 
 PROBES = ("/livez", "/readyz", "/startupz", "/healthz")
@@ -43,13 +42,6 @@ def fastapi() -> FastAPI:
     app = FastAPI()
     app.get("/")(lambda: "hello")
     return app
-
-
-@asynccontextmanager
-async def asking(app: Any) -> AsyncIterator[AsyncClient]:
-    """A client of the application, which is told of no lifespan."""
-    async with AsyncClient(transport=ASGITransport(app), base_url="http://service") as client:
-        yield client
 
 
 @pytest.mark.parametrize("make", [starlette, fastapi, lambda: HealthMiddleware(raw)])
@@ -116,8 +108,7 @@ async def test_only_the_outermost_application_answers(instrument: Instrument) ->
 async def test_below_the_root_path_of_the_server(instrument: Instrument) -> None:
     """Servers leave in the path where they have mounted the application, or take it away."""
     instrument()
-    transport = ASGITransport(starlette(), root_path="/api")
-    async with AsyncClient(transport=transport, base_url="http://service") as client:
+    async with asking(starlette(), root_path="/api") as client:
         assert (await client.get("/api/livez")).status_code == 200
         assert (await client.get("/livez")).status_code == 200
 
@@ -145,23 +136,19 @@ async def test_no_metrics_where_nobody_wants_them(instrument: Instrument) -> Non
         assert (await client.get("/livez")).status_code == 200
 
 
-def test_checks_run_while_the_application_lives(instrument: Instrument) -> None:
+async def test_checks_run_while_the_application_lives(instrument: Instrument) -> None:
     """They start once it has started, and end before it ends: what it opens is open whenever they run."""
     checker = instrument()
     seen = []
 
     @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[dict[str, str]]:
+    async def lifespan(_: Any) -> AsyncIterator[None]:
         seen.append(checker.is_open)
-        yield {"pool": "open"}
+        yield
         seen.append(checker.is_open)
 
-    async def state(request: Any) -> PlainTextResponse:
-        return PlainTextResponse(request.state.pool)
-
-    with TestClient(Starlette(routes=[Route("/", state)], lifespan=lifespan)) as client:
+    async with living(Starlette(lifespan=lifespan)):
         assert checker.is_open
-        assert client.get("/").text == "open"
     assert seen == [False, False]
     assert not checker.is_open
 
@@ -170,12 +157,16 @@ def test_without_a_lifespan_they_start_with_the_first_request(instrument: Instru
     """And again in another event loop, when theirs was closed."""
     checker = instrument()
     checker.add("database", passing())
-    client = TestClient(starlette())  # Without `with`: each request has a loop of its own, which is closed after it.
+
+    async def is_open(_: Any) -> PlainTextResponse:
+        return PlainTextResponse(str(checker.is_open))
+
+    ask = asked_anew(Starlette(routes=[Route("/", is_open)]))
 
     for _ in range(2):
-        assert client.get("/").text == "hello"
+        assert ask("/").text == "True"
         assert not checker.is_open
-    assert client.get("/livez").status_code == 200
+    assert ask("/livez").status_code == 200
 
 
 async def test_a_failing_check_fails_its_probe(instrument: Instrument) -> None:
@@ -193,18 +184,24 @@ async def test_a_failing_check_fails_its_probe(instrument: Instrument) -> None:
         assert (await client.get("/livez")).status_code == 200
 
 
-def test_websockets_pass(instrument: Instrument) -> None:
+async def test_websockets_pass(instrument: Instrument) -> None:
     """They are none of ours, wherever they are asked for."""
     instrument()
+    sent: list[Any] = []
 
-    async def echo(socket: Any) -> None:
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def greet(socket: Any) -> None:
         await socket.accept()
         await socket.send_text("hello")
-        await socket.close()
 
-    app = Starlette(routes=[WebSocketRoute("/livez", echo)])
-    with TestClient(app) as client, client.websocket_connect("/livez") as socket:
-        assert socket.receive_text() == "hello"
+    app = Starlette(routes=[WebSocketRoute("/livez", greet)])
+    await app({"type": "websocket", "path": "/livez", "headers": [], "query_string": b""}, receive, send)
+    assert sent[1]["text"] == "hello"
 
 
 async def test_a_fault_of_ours_costs_one_log_line(instrument: Instrument, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette import applications
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.testclient import TestClient
 
 from otel_health_instrumentation import HealthInstrumentor
+from tests.instrumentation.asking import asked_anew
 from tests.instrumentation.processes import in_fresh_interpreter
 
 of_asgi = pytest.importorskip("opentelemetry.instrumentation.asgi")
@@ -65,8 +65,8 @@ async def hello(_: Any) -> PlainTextResponse:
 
 def of_asgi_app(app: Any) -> Ask:
     """Ask an ASGI application."""
-    client = TestClient(app)
-    return lambda path: int(client.get(path).status_code)
+    ask = asked_anew(app)
+    return lambda path: ask(path).status_code
 
 
 def of_wsgi_app(app: Any) -> Ask:

@@ -1,15 +1,17 @@
 """Servers that stand health in front of whatever they have loaded."""
 
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from httpx2 import Response
 from starlette.responses import PlainTextResponse
-from starlette.testclient import TestClient
 from uvicorn import Config
 
 from otel_health_instrumentation import HealthInstrumentor, HealthMiddleware, HealthWSGIMiddleware
+from tests.instrumentation.asking import asked_anew
 from tests.instrumentation.conftest import Instrument
 from tests.instrumentation.test_wsgi import Answer, raw
 
@@ -32,11 +34,11 @@ class Nobody:
         await PlainTextResponse("who are you?", 401)(scope, receive, send)
 
 
-def loaded_by_uvicorn(app: Any) -> TestClient:
-    """A client of what uvicorn calls for each request."""
+def loaded_by_uvicorn(app: Any) -> Callable[[str], Response]:
+    """Ask what uvicorn calls for each request."""
     config = Config(app, lifespan="off")
     config.load()
-    return TestClient(config.loaded_app)
+    return asked_anew(config.loaded_app)
 
 
 def loaded_by_gunicorn(app: Any) -> Any:
@@ -53,10 +55,10 @@ def loaded_by_gunicorn(app: Any) -> Any:
 def test_whatever_uvicorn_serves(app: Any, status: int, instrument: Instrument) -> None:
     """Of no framework, behind a middleware that lets nobody in, or wrapped by hand already."""
     instrument()
-    client = loaded_by_uvicorn(app)
+    ask = loaded_by_uvicorn(app)
 
-    assert [client.get(path).status_code for path in ("/livez", "/readyz", "/metrics")] == [200] * 3
-    assert client.get("/").status_code == status
+    assert [ask(path).status_code for path in ("/livez", "/readyz", "/metrics")] == [200] * 3
+    assert ask("/").status_code == status
 
 
 @pytest.mark.parametrize("app", [raw, HealthWSGIMiddleware(raw)])
@@ -80,7 +82,7 @@ def test_an_asgi_application_under_gunicorn_stays_one(app: Any, instrument: Inst
     served = loaded_by_gunicorn(app)
 
     assert not checker.is_open
-    assert TestClient(served).get("/livez").status_code == 200
+    assert asked_anew(served)("/livez").status_code == 200
 
 
 def test_what_is_loaded_when_it_is_over_is_left_alone(instrument: Instrument) -> None:
@@ -88,5 +90,5 @@ def test_what_is_loaded_when_it_is_over_is_left_alone(instrument: Instrument) ->
     instrument()
     HealthInstrumentor().uninstrument()
 
-    assert loaded_by_uvicorn(raw_asgi).get("/livez").text == "hello"
+    assert loaded_by_uvicorn(raw_asgi)("/livez").text == "hello"
     assert loaded_by_gunicorn(raw) is raw

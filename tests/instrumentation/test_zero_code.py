@@ -21,6 +21,8 @@ pytest.importorskip("opentelemetry.distro")
 
 INSTRUMENT: Final = "from opentelemetry.instrumentation.auto_instrumentation import run; run()"
 PROBES: Final = ("/livez", "/readyz", "/startupz", "/healthz")
+STARTED: Final = 90.0
+"""Seconds that one may take to start, on a busy machine: several interpreters, each with all of OpenTelemetry."""
 QUIET: Final = {
     "OTEL_LOGS_EXPORTER": "none",
     "OTEL_METRICS_EXPORTER": "none",
@@ -86,7 +88,7 @@ def spans(service: Service) -> list[str]:
 def test_unmodified_applications_have_health(command: tuple[str, ...], tmp_path: Path) -> None:
     """Every probe and the metrics, in every worker; and in nobody's traces or HTTP metrics."""
     with instrumented(tmp_path, *command) as service:
-        service.waits_for("/", 200)
+        service.waits_for("/", 200, STARTED)
         for path in PROBES:
             service.waits_for(path, 200)
         assert json.loads(body(service, "/readyz"))["status"] == "pass"
@@ -111,7 +113,7 @@ def test_a_dependency_that_fails_fails_its_component(command: tuple[str, ...], t
         component = f"redis-127.0.0.1-{redis.port}-0"
         said = {"OTEL_HEALTH_INTERVAL": "0.2", "OTEL_HEALTH_CRITICAL": "redis-*"}
         with instrumented(tmp_path, *command, REDIS_URL=f"redis://127.0.0.1:{redis.port}/0", **said) as service:
-            service.waits_for(f"/readyz/{component}", 200)
+            service.waits_for(f"/readyz/{component}", 200, STARTED)
             service.waits_for("/readyz", 200)
 
             redis.kill()
@@ -132,7 +134,7 @@ def test_an_asyncio_client_is_asked_on_its_own_loop(tmp_path: Path) -> None:
         url = f"postgresql://postgres@127.0.0.1:{postgres.port}/postgres"
         command = SERVED["Starlette, gunicorn with uvicorn workers, preloaded"]
         with instrumented(tmp_path, *command, DATABASE_URL=url, OTEL_HEALTH_INTERVAL="0.2") as service:
-            service.waits_for(f"/readyz/{component}", 200)
+            service.waits_for(f"/readyz/{component}", 200, STARTED)
 
             postgres.kill()
             service.waits_for(f"/readyz/{component}", 503)
@@ -147,7 +149,7 @@ def test_several_workers_are_seen_as_one(tmp_path: Path) -> None:
     port = free_port()
     said = {"OTEL_HEALTH_WORKERS": "true", "OTEL_HEALTH_LIVENESS_PORT": str(port)}
     with instrumented(tmp_path, *SERVED["Flask, gunicorn"], **said) as service:
-        service.waits_for("/healthz/workers", 200)
+        service.waits_for("/healthz/workers", 200, STARTED)
         deadline = time.monotonic() + PATIENCE
         line = re.compile(r'^otel_health_probe_up\{service_instance_id="(\d+)",probe="livez"\} 1\.0$', re.MULTILINE)
         while len(set(line.findall(metrics := body(service, "/metrics")))) < 2:
@@ -161,5 +163,5 @@ def test_one_variable_turns_everything_off(tmp_path: Path) -> None:
     """Then it is as if nothing was installed."""
     said = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "health"}
     with instrumented(tmp_path, *SERVED["Flask, gunicorn"], **said) as service:
-        service.waits_for("/", 200)
+        service.waits_for("/", 200, STARTED)
         assert [service.get(path) for path in (*PROBES, "/metrics")] == [404] * 5
