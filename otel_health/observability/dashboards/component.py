@@ -161,6 +161,36 @@ def component() -> dashboard.Dashboard:
             unit=units.Short,
             at_least_to=1,
         ),
+        lines(
+            "Its supervised task",
+            "On how many instances the task runs, is started anew, or was given up, where the component is one.",
+            query(f"sum by (state) (otel_health_task_state{{{OF_COMPONENT}}})", "{{state}}"),
+            unit=units.Short,
+            at_least_to=1,
+        ),
+        bars(
+            "Restarts of its task",
+            "A task that crashes is started anew. Restarts a minute.",
+            query(_a_minute("instance", "otel_health_task_restarts_total"), "{{instance}}"),
+            unit="cpm",
+        ),
+        lines(
+            "Its recovery",
+            "On how many instances a recovery action runs, may follow, or was given up, where its check has one.",
+            query(f"sum by (state) (otel_health_recovery_state{{{OF_COMPONENT}}})", "{{state}}"),
+            unit=units.Short,
+            at_least_to=1,
+        ),
+        bars(
+            "Recovery attempts by outcome",
+            "How the action ended; whether it helped, the status tells. Attempts a minute.",
+            query(_a_minute("outcome", "otel_health_recovery_attempts_total"), "{{outcome}}"),
+            unit="cpm",
+        ),
     ):
         made.with_panel(chart)
     return made
+
+
+def _a_minute(label: str, counter: str) -> str:
+    return f"60 * sum by ({label}) (rate({counter}{{{OF_COMPONENT}}}[$__rate_interval]))"
