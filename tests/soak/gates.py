@@ -5,6 +5,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.soak import (
+    clients,
     clocks,
     forks,
     fuzz,
@@ -39,6 +40,7 @@ MODULES = (
     liveness,
     mending,
     registration,
+    clients,
 )
 
 

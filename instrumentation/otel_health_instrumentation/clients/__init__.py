@@ -13,7 +13,6 @@ from typing import Any, Final, cast
 
 from otel_health import Checker, CheckFunc, Failed
 from otel_health.check import CheckReturn, is_async
-from otel_health.compose import parent
 from otel_health_instrumentation.clients.aio_pika import AIO_PIKA
 from otel_health_instrumentation.clients.grpc import GRPC
 from otel_health_instrumentation.clients.hooks import Undo, needs_stand_in, on_made, stand_before, when_imported
@@ -22,7 +21,8 @@ from otel_health_instrumentation.clients.living import Components, Living
 from otel_health_instrumentation.clients.postgres import ASYNCPG, ASYNCPG_CONNECTIONS, PSYCOPG
 from otel_health_instrumentation.clients.redis import REDIS, VALKEY
 from otel_health_instrumentation.clients.sqlalchemy import SQLALCHEMY
-from otel_health_instrumentation.clients.technology import Server, Technology
+from otel_health_instrumentation.clients.technology import Follow, Server, Technology
+from otel_health_instrumentation.clients.traffic import Traffic, within_a_check
 from otel_health_instrumentation.guard import guarded
 
 __all__ = ["TECHNOLOGIES", "Clients"]
@@ -77,7 +77,7 @@ class Clients:
         self._technologies = _chosen(technologies)
         self._checker = checker
         self._critical = tuple(critical)
-        self._passive_for = passive_for
+        self._traffic = None if passive_for is None else Traffic(passive_for, clock)
         self._living = Living(self._changed, self._is_critical, clock)
         self._registered: dict[Server, bool] = {}
         """What is a component, and whether its check is ours: the application may have one of that name."""
@@ -91,6 +91,10 @@ class Clients:
             for module in {*technology.classes, *technology.immutable}:
                 with guarded(f"watch the clients of {technology.name}"):
                     self._undo.append(when_imported(module, partial(self._hook, technology)))
+            if self._traffic is not None:
+                for module, follow in technology.traffic.items():
+                    with guarded(f"follow the traffic of {technology.name}"):
+                        self._undo.append(when_imported(module, partial(self._follow, follow, self._traffic)))
         with guarded("find the clients that were made before"):
             self._find()
 
@@ -121,12 +125,15 @@ class Clients:
             if needs_stand_in(vars(module)[name]):
                 self._undo.append(stand_before(module, name, partial(self._made, technology)))
 
+    def _follow(self, follow: Follow, traffic: Traffic, module: ModuleType) -> None:
+        self._undo.append(follow(module, traffic))
+
     def _made(self, technology: Technology, client: object, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         technology.note(client, args, kwargs)
         self._notice(technology, client)
 
     def _notice(self, technology: Technology, client: object) -> None:
-        if not _within_a_check():
+        if not within_a_check():
             self._living.add(client, technology)
 
     def _find(self) -> None:
@@ -154,6 +161,8 @@ class Clients:
             # Whoever takes away what they had put in our place puts the original back, and not ours.
             for module in technology.immutable.keys() & sys.modules.keys():
                 self._stand_before(technology, sys.modules[module])
+        if self._traffic is not None:
+            self._traffic.follow(components.keys())
         for server in self._registered.keys() - components.keys():
             if self._registered.pop(server):
                 with suppress(KeyError):
@@ -169,6 +178,8 @@ class Clients:
 
     def _ask(self, server: Server) -> CheckReturn | Awaitable[CheckReturn]:
         """Ask through the newest client; called in a thread, as for one that is synchronous it must be."""
+        if self._traffic is not None and self._traffic.proves(server):
+            return None
         while (found := self._newest(server)) is not None:
             technology, client = found
             check = technology.check(client)
@@ -196,11 +207,6 @@ async def _asked_on(loop: asyncio.AbstractEventLoop | None, check: CheckFunc) ->
     if loop is None or loop is asyncio.get_running_loop():
         return await asked
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked, loop))
-
-
-def _within_a_check() -> bool:
-    """Whether it is a check that does what is done here, whose clients and traffic are not the application's."""
-    return parent.get(None) is not None
 
 
 def _chosen(names: Collection[str] | None) -> tuple[Technology, ...]:

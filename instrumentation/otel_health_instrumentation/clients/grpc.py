@@ -17,6 +17,9 @@ WAITS: Final = 2.0
 _ANSWERED: Final = {"UNIMPLEMENTED", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED"}
 """What only a server says that is there: it does not know the health protocol, or does not speak of it to us."""
 
+_CHANNELS: Final = ("grpc.", "opentelemetry.instrumentation.grpc.")
+"""Where channels are that intercept the calls of another one."""
+
 _SCHEME: Final = re.compile(r"(?:dns|ipv4|ipv6):(?://[^/]*/)?")
 
 
@@ -29,14 +32,18 @@ def _server(channel: Any) -> Server | None:
     return server("grpc", host, port) if host and port.isdigit() else server("grpc", address)
 
 
-def _is_held_by_telemetry(thing: object, depth: int = 2) -> bool:
+def _is_held_by_telemetry(thing: object, depth: int = 3) -> bool:
     """Whether an exporter sends through this channel: where telemetry goes is nothing the application depends on."""
     for holder in gc.get_referrers(thing):
         module = str(type(holder).__module__)
         if module.startswith("opentelemetry.exporter"):
             return True
         # Attributes may lie in a dictionary, and the channel in others that intercept its calls.
-        if depth and (type(holder) is dict or module.startswith("grpc.")) and _is_held_by_telemetry(holder, depth - 1):
+        if (
+            depth
+            and (type(holder) is dict or module.startswith(_CHANNELS))
+            and _is_held_by_telemetry(holder, depth - 1)
+        ):
             return True
     return False
 

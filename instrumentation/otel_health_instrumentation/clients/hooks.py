@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from wrapt import register_post_import_hook
 
+from otel_health.check import is_async
 from otel_health_instrumentation.guard import guarded
 
 Undo = Callable[[], None]
@@ -26,31 +27,71 @@ _waiting: Final[dict[str, list[Hook]]] = {}
 """Who waits for a module; the import machinery is told of each module once in the life of the process."""
 
 
+def replace(kind: type, name: str, replacement: Callable[..., Any]) -> Undo:
+    """Put something in the place of what a class has under a name; the returned function puts that back."""
+    stored = vars(kind).get(name)
+    setattr(kind, name, replacement)
+
+    def undo() -> None:
+        # Whoever wrapped it after us keeps what they wrapped.
+        if vars(kind).get(name) is replacement:
+            if stored is None:
+                delattr(kind, name)
+            else:
+                setattr(kind, name, stored)
+
+    return undo
+
+
 def on_made(kind: type, notice: Notice) -> Undo:
     """Have `notice` called with every new object of a class; the returned function ends that.
 
     The constructor is wrapped, and not the functions that call it: it stands in one place, whoever imported it before.
     It raises what it raised before, and nothing else.
     """
-    stored = vars(kind).get("__init__")
     made = _Noticing(kind, notice)
 
     @wraps(made.original)
     def constructor(self: object, *args: Any, **kwargs: Any) -> None:
         made(self, args, kwargs)
 
-    kind.__init__ = constructor  # type: ignore[misc]
+    put_back = replace(kind, "__init__", constructor)
 
     def undo() -> None:
-        # Whoever wrapped it after us keeps a wrapper of ours that does nothing.
         made.notice = None
-        if vars(kind).get("__init__") is constructor:
-            if stored is None:
-                del kind.__init__  # type: ignore[misc]
-            else:
-                kind.__init__ = stored  # type: ignore[misc]
+        put_back()
 
     return undo
+
+
+def followed(
+    method: Callable[..., Any],
+    failed: Callable[[Any], None],
+    succeeded: Callable[[Any, Any], None] = lambda _, __: None,
+) -> Callable[..., Any]:
+    """Return a method, sync or async as this one is, that does the same, and tells how it ended."""
+
+    @wraps(method)
+    def call(self: object, *args: Any, **kwargs: Any) -> Any:
+        try:
+            value = method(self, *args, **kwargs)
+        except BaseException:
+            failed(self)
+            raise
+        succeeded(self, value)
+        return value
+
+    @wraps(method)
+    async def call_async(self: object, *args: Any, **kwargs: Any) -> Any:
+        try:
+            value = await method(self, *args, **kwargs)
+        except BaseException:
+            failed(self)
+            raise
+        succeeded(self, value)
+        return value
+
+    return call_async if is_async(method) else call
 
 
 def needs_stand_in(kind: type) -> bool:
@@ -101,6 +142,16 @@ class _Noticing:
         if self.notice is not None:
             with guarded(f"notice a new {self.kind.__qualname__}"):
                 self.notice(thing, args, kwargs)
+
+
+def all_of(*undo: Undo) -> Undo:
+    """Return one function that does them all."""
+
+    def undo_all() -> None:
+        for each in undo:
+            each()
+
+    return undo_all
 
 
 def when_imported(name: str, hook: Hook) -> Undo:

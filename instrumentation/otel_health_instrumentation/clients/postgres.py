@@ -1,15 +1,20 @@
 """PostgreSQL: the pools and lasting connections of asyncpg, and the pools of psycopg 3."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
+from weakref import WeakKeyDictionary
 
 from otel_health import CheckFunc
 from otel_health.check import is_async
 from otel_health.checks import postgres
-from otel_health_instrumentation.clients.technology import Server, Technology, server
+from otel_health_instrumentation.clients.hooks import Undo, all_of, followed, replace
+from otel_health_instrumentation.clients.technology import Answers, Server, Technology, server
+from otel_health_instrumentation.guard import guarded
 
 
 def _server(said: Mapping[str, Any]) -> Server:
@@ -46,6 +51,36 @@ def _of_url(dsn: str) -> dict[str, Any]:
     return {**said, "dbname": unquote(parts.path.removeprefix("/")), **queried}
 
 
+def _follow(module: ModuleType, traffic: Answers) -> Undo:
+    """Learn from every connection that comes back to its pool: it was reset, and the server has answered that."""
+    kind = module.PoolConnectionHolder
+    servers: WeakKeyDictionary[Any, Server | None] = WeakKeyDictionary()
+
+    def tell(told: Callable[[Server], None], place: Any) -> None:
+        with guarded("follow the traffic of asyncpg"):
+            if place not in servers:
+                servers[place] = _asyncpg_server(place._pool._holders[0])  # noqa: SLF001
+            found = servers[place]
+            if found is not None:
+                told(found)
+
+    failed = partial(tell, traffic.failed)
+
+    def released(place: Any, _: object) -> None:
+        connection = place._con  # noqa: SLF001
+        if connection is None or connection.is_closed():
+            failed(place)
+        elif place._pool._reset is None and connection.get_reset_query():  # noqa: SLF001
+            tell(traffic.succeeded, place)
+
+    return all_of(
+        replace(kind, "release", followed(kind.release, failed, released)),
+        replace(kind, "acquire", followed(kind.acquire, failed)),
+        # A connection that broke is not given back; one that was closed for being idle costs us a question.
+        replace(kind, "_release_on_close", followed(kind._release_on_close, failed, lambda place, _: failed(place))),  # noqa: SLF001
+    )
+
+
 ASYNCPG: Final = Technology(
     name="asyncpg",
     classes={"asyncpg.pool": ("PoolConnectionHolder",)},
@@ -53,6 +88,7 @@ ASYNCPG: Final = Technology(
     check=lambda place: postgres.answers(place._pool),  # noqa: SLF001
     usable=lambda place: not place._pool.is_closing(),  # noqa: SLF001
     loop=lambda place: place._pool._loop,  # noqa: SLF001
+    traffic={"asyncpg.pool": _follow},
 )
 
 

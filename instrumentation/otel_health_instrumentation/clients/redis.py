@@ -3,12 +3,17 @@
 A client is a thin thing around its pool, which many make anew for every request: so it is the pool that is watched.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from types import ModuleType
 from typing import Any, Final
 
 from otel_health import CheckFunc
 from otel_health.checks import redis
-from otel_health_instrumentation.clients.technology import Server, Technology, server
+from otel_health_instrumentation.clients.hooks import Undo, all_of, followed, replace
+from otel_health_instrumentation.clients.technology import Answers, Server, Technology, server
+from otel_health_instrumentation.guard import guarded
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +27,53 @@ def _check(pool: Any) -> CheckFunc:
     return redis.answers(_Client(pool))
 
 
-def _technology(library: str) -> Technology:
-    def found(pool: Any) -> Server | None:
-        settings = pool.connection_kwargs
-        host = getattr(pool, "service_name", None) or settings.get("path") or settings.get("host", "localhost")
-        at_host = not hasattr(pool, "service_name") and "path" not in settings
-        return server(library, host, settings.get("port", 6379) if at_host else None, settings.get("db") or 0)
+def _pool_server(library: str, pool: Any) -> Server:
+    settings = pool.connection_kwargs
+    service = getattr(pool, "service_name", None)
+    if service is not None:
+        return server(library, service, None, settings.get("db") or 0)
+    place = settings.get("path"), settings.get("host", "localhost"), settings.get("port", 6379)
+    return _server(library, *place, settings.get("db"))
 
-    pools = ("ConnectionPool",)
-    classes = {f"{library}.connection": pools, f"{library}.asyncio.connection": pools}
-    return Technology(name=library, classes=classes, server=found, check=_check)
+
+@lru_cache(maxsize=256)
+def _server(library: str, path: str | None, host: str, port: int, db: int | None) -> Server:
+    return server(library, path or host, None if path else port, db or 0)
+
+
+def _follow(library: str, module: ModuleType, traffic: Answers) -> Undo:
+    """Learn from what every connection reads, an answer, and from those that cannot be opened."""
+    kind = module.AbstractConnection
+
+    def tell(told: Callable[[Server], None], connection: Any) -> None:
+        place = (getattr(connection, "path", None), getattr(connection, "host", ""), getattr(connection, "port", 0))
+        try:
+            told(_server(library, *place, connection.db))
+        except Exception:
+            # Not around it all: this is done for every answer.
+            with guarded(f"follow the traffic of {library}"):
+                raise
+
+    def succeeded(connection: Any, response: object) -> None:
+        if response is not None:  # Nothing is what is read when nobody said anything in time, too.
+            tell(traffic.succeeded, connection)
+
+    failed = partial(tell, traffic.failed)
+    return all_of(
+        replace(kind, "read_response", followed(kind.read_response, failed, succeeded)),
+        replace(kind, "connect", followed(kind.connect, failed)),
+    )
+
+
+def _technology(library: str) -> Technology:
+    modules = f"{library}.connection", f"{library}.asyncio.connection"
+    return Technology(
+        name=library,
+        classes=dict.fromkeys(modules, ("ConnectionPool",)),
+        server=partial(_pool_server, library),
+        check=_check,
+        traffic=dict.fromkeys(modules, partial(_follow, library)),
+    )
 
 
 REDIS: Final = _technology("redis")

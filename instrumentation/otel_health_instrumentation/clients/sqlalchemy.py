@@ -1,11 +1,16 @@
 """SQLAlchemy: its engines, synchronous and asynchronous."""
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from types import ModuleType
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from otel_health import CheckFunc
 from otel_health.checks import sqlalchemy
-from otel_health_instrumentation.clients.technology import Server, Technology, server
+from otel_health_instrumentation.clients.hooks import Undo, on_made
+from otel_health_instrumentation.clients.technology import Answers, Server, Technology, server
+from otel_health_instrumentation.clients.traffic import within_a_check
 
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "oracle": 1521, "mssql": 1433}
 """Where a database listens if its URL does not say; so it has one name however it is spelled."""
@@ -53,6 +58,41 @@ def _query(engine: Any) -> str:
     return str(sql.select(sql.text("1")).compile(dialect=engine.dialect))
 
 
+def _follow(module: ModuleType, traffic: Answers) -> Undo:
+    """Learn from what every engine that is made executes: what it is done with, its server has answered."""
+    followed: WeakKeyDictionary[Any, Mapping[str, Callable[..., None]]] = WeakKeyDictionary()
+
+    def listen(engine: Any, *_: object) -> None:
+        found = _server(engine)
+        if found is None or within_a_check():
+            return
+
+        def executed(*_: object) -> None:
+            traffic.succeeded(found)
+
+        def failed(*_: object) -> None:
+            traffic.failed(found)
+
+        # Now, while nobody can use it: whoever is told of an event must not find the list of listeners changed.
+        followed[engine] = {"after_cursor_execute": executed, "handle_error": failed}
+        for name, listener in followed[engine].items():
+            import_module("sqlalchemy.event").listen(engine, name, listener)
+
+    made = on_made(module.Engine, listen)
+
+    def undo() -> None:
+        made()
+        for engine, listeners in list(followed.items()):
+            for name, listener in listeners.items():
+                import_module("sqlalchemy.event").remove(engine, name, listener)
+
+    return undo
+
+
 SQLALCHEMY: Final = Technology(
-    name="sqlalchemy", classes={"sqlalchemy.engine.base": ("Engine",)}, server=_server, check=_check
+    name="sqlalchemy",
+    classes={"sqlalchemy.engine.base": ("Engine",)},
+    server=_server,
+    check=_check,
+    traffic={"sqlalchemy.engine.base": _follow},
 )

@@ -5,7 +5,8 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from types import ModuleType
+from typing import Any, Final, NamedTuple, Protocol
 
 from otel_health import CheckFunc
 
@@ -43,6 +44,17 @@ def server(kind: str, host: object, port: object = None, database: object = "") 
     return Server(kind, str(host).lower(), None if port is None else int(str(port)), str(database))
 
 
+class Answers(Protocol):
+    """What is told of the application's own traffic."""
+
+    def succeeded(self, server: Server, /) -> None: ...
+    def failed(self, server: Server, /) -> None: ...
+
+
+Follow = Callable[[ModuleType, Answers], Callable[[], None]]
+"""Has a module tell of traffic from now on; what it returns ends that."""
+
+
 def _always(_: Any) -> bool:
     return True
 
@@ -66,6 +78,7 @@ class Technology:
         server: What a client speaks to; None for one that is no component of its own.
         check: Returns the check of a client, which may hold the client for as long as it runs.
         usable: Whether a client can be asked now: it is open.
+        traffic: What learns from the application's own traffic, by the module in which it is seen.
         loop: The event loop that a client belongs to; None for one that may be asked in any thread, on any loop.
     """
 
@@ -77,6 +90,7 @@ class Technology:
     loop: Callable[[Any], asyncio.AbstractEventLoop | None] = field(default=_nowhere)
     immutable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     note: Callable[[Any, Sequence[Any], Mapping[str, Any]], object] = field(default=_nothing)
+    traffic: Mapping[str, Follow] = field(default_factory=dict)
 
     def can_be_asked(self, client: object) -> bool:
         """Whether a client is open, and its loop runs."""
