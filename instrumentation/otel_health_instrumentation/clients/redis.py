@@ -43,10 +43,9 @@ def _server(library: str, path: str | None, host: str, port: int, db: int | None
 
 def _follow(library: str, module: ModuleType, traffic: Answers) -> Undo:
     """Learn from what every connection reads, an answer, and from those that cannot be opened."""
-    kind = module.AbstractConnection
 
     def tell(told: Callable[[Server], None], connection: Any) -> None:
-        place = (getattr(connection, "path", None), getattr(connection, "host", ""), getattr(connection, "port", 0))
+        place = getattr(connection, "path", None), getattr(connection, "host", ""), getattr(connection, "port", 0)
         try:
             told(_server(library, *place, connection.db))
         except Exception:
@@ -59,9 +58,13 @@ def _follow(library: str, module: ModuleType, traffic: Answers) -> Undo:
             tell(traffic.succeeded, connection)
 
     failed = partial(tell, traffic.failed)
+    reads = module.AbstractConnection
     return all_of(
-        replace(kind, "read_response", followed(kind.read_response, failed, succeeded)),
-        replace(kind, "connect", followed(kind.connect, failed)),
+        replace(reads, "read_response", followed(reads.read_response, failed, succeeded)),
+        *(
+            replace(opens, "_connect", followed(opens._connect, failed))  # noqa: SLF001 - `connect` is called for each command.
+            for opens in (module.Connection, module.UnixDomainSocketConnection)
+        ),
     )
 
 

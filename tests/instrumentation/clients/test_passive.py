@@ -152,6 +152,7 @@ async def test_without_the_option_nothing_is_wrapped_but_constructors() -> None:
     classes = [
         redis.connection.AbstractConnection,
         redis.asyncio.connection.AbstractConnection,
+        redis.asyncio.connection.Connection,
         asyncpg.pool.PoolConnectionHolder,
         sqlalchemy.Engine,
     ]
@@ -164,7 +165,7 @@ async def test_without_the_option_nothing_is_wrapped_but_constructors() -> None:
     with watching():
         assert changed(before) == {"__init__"}
     with watching(passive_for=PASSIVE):
-        assert changed(before) == {"__init__", "_release_on_close", "acquire", "connect", "read_response", "release"}
+        assert changed(before) == {"__init__", "_connect", "_release_on_close", "acquire", "read_response", "release"}
     assert changed(before) == set()
 
 
