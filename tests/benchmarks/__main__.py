@@ -17,7 +17,7 @@ from tests.benchmarks import tables
 from tests.benchmarks.chart import chart
 
 ROOT: Final = Path(__file__).parents[2]
-PARTS: Final = ("rounds", "inprocess", "scrape", "costs", "faults", "probes", "zero_code")
+PARTS: Final = ("rounds", "inprocess", "scrape", "costs", "faults", "probes", "zero_code", "clients")
 """Each is a module, and is run in an interpreter of its own, so that none inherits the garbage of another."""
 MARKED: Final = re.compile(r"(<!-- figures -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
