@@ -18,7 +18,7 @@ import sqlalchemy.ext.asyncio
 from redis.connection import ConnectionPool
 
 from otel_health import Checker
-from otel_health_instrumentation.clients import TECHNOLOGIES, Clients
+from otel_health_instrumentation.clients import TECHNOLOGIES, Clients, living
 from otel_health_instrumentation.clients.living import LIVES, SETTLES
 from otel_health_instrumentation.clients.technology import Server, server
 from tests.doubles import eventually
@@ -48,17 +48,18 @@ def test_a_client_that_is_gone_is_no_check_any_more() -> None:
         assert application.names(after=0) == set()
 
 
-async def test_the_end_of_a_client_is_noticed_without_anybody_looking() -> None:
+async def test_the_end_of_a_client_is_noticed_without_anybody_looking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its check is gone in a moment, although the next look is far away."""
+    monkeypatch.setattr(living, "LIVES", 60.0)
     with watching("redis") as application:
         client = redis.Redis()
+        assert application.names(after=60.0) == {"redis-localhost-6379-0"}
         application.clients.watch()
-        assert application.names() == {"redis-localhost-6379-0"}
 
         del client
         gc.collect()
 
-        await eventually(lambda: application.checker.names == ())
+        await eventually(lambda: application.checker.names == (), seconds=20)
 
 
 async def test_a_client_that_stays_is_found_without_anybody_looking() -> None:
