@@ -1,6 +1,7 @@
 """An event loop in a thread of ours, for applications that have none."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -36,9 +37,16 @@ class Background:
         return self._loop is not None
 
     def call(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Have a coroutine run on the loop; its future may be waited for in any other thread."""
+        """Have a coroutine run on the loop; its future may be waited for in any other thread.
+
+        Raises:
+            RuntimeError: There are greenlets in the place of threads.
+        """
         with self._lock:
             if self._loop is None:
+                if _threads_are_greenlets():
+                    coroutine.close()
+                    raise RuntimeError("gevent or eventlet has replaced threads; use sync or threaded workers")
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(
                     target=_run, args=(self._loop,), name="otel_health-background", daemon=True
@@ -54,6 +62,15 @@ class Background:
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(STOP_SECONDS)
+
+
+def _threads_are_greenlets() -> bool:
+    """Whether a loop in a thread of ours would be in the application's own thread, which then could have none."""
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    return bool(
+        (gevent is not None and gevent.is_module_patched("threading"))
+        or (eventlet is not None and eventlet.is_monkey_patched("thread"))
+    )
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

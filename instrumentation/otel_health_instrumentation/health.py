@@ -78,11 +78,14 @@ class Health:
             with guarded("stop the checks"):
                 await opened.aclose()
 
-    def start(self) -> None:
-        """Run the checks in a thread of ours from now on, unless they run already: there is no event loop."""
-        if not self.checker.is_open and not self.background.running:
-            with guarded("start the checks in a thread"):
-                self.background.call(self.open())
+    def start(self) -> bool:
+        """Run the checks in a thread of ours from now on, unless they run already; whether there is such a thread."""
+        if self.checker.is_open or self.background.running:
+            return True
+        with guarded("start the checks in a thread"):
+            self.background.call(self.open())
+            return True
+        return False
 
     def end(self) -> None:
         """Run the checks no more, from whatever thread, and take the metrics off their provider."""

@@ -52,9 +52,8 @@ def serve(call: Application, app: object, environ: Environ, start_response: Star
     if health is None or SEEN in environ:
         return call(environ, start_response)
     environ[SEEN] = True
-    health.start()
     answer = None
-    if health.pages.might_be(environ.get("PATH_INFO", "")):
+    if health.start() and health.pages.might_be(environ.get("PATH_INFO", "")):
         with guarded("answer a probe"):
             answer = _answer(health, app, environ)
     if answer is None:

@@ -1,15 +1,17 @@
 """Health in front of WSGI applications, whose checks run in a thread of ours."""
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from otel_health_instrumentation import HealthInstrumentor, HealthWSGIMiddleware, wsgi
+from otel_health_instrumentation import HealthInstrumentor, HealthWSGIMiddleware, guard, wsgi
 from tests.doubles import failing, hanging
 from tests.instrumentation.conftest import Instrument
 from tests.instrumentation.processes import in_fresh_interpreter
@@ -139,6 +141,28 @@ def test_a_thread_that_is_stuck_is_no_answer(instrument: Instrument, monkeypatch
         assert Answer(app, "/").body == "hello"
     finally:
         over.set()
+
+
+@pytest.mark.parametrize(
+    ("module", "question"), [("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")]
+)
+def test_where_threads_are_greenlets_nothing_is_started(
+    module: str,
+    question: str,
+    instrument: Instrument,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An event loop there would be in the application's own thread, and `asyncio.run` would fail for it."""
+    monkeypatch.setitem(sys.modules, module, cast("ModuleType", SimpleNamespace(**{question: lambda _: True})))
+    monkeypatch.setattr(guard, "_told", set())
+    checker = instrument()
+    app = flask_app()
+
+    assert [Answer(app, path).status for path in ("/", "/livez", "/")] == [200, 404, 200]
+    assert not checker.is_open
+    (line,) = caplog.messages
+    assert "use sync or threaded workers" in line
 
 
 def test_an_open_checker_is_read_where_it_runs(instrument: Instrument) -> None:
