@@ -233,12 +233,12 @@ def own_nginx() -> Iterator[OwnServer]:
 
 
 @contextmanager
-def own_memcached() -> Iterator[OwnServer]:
-    """Run a Memcached of the test's own."""
+def own_memcached(*options: str) -> Iterator[OwnServer]:
+    """Run a Memcached of the test's own, with further options such as `-c`, `10`."""
     memcached = program("memcached", "Memcached")
     with _directory() as directory:
         port = free_port()
-        command = [memcached, "-l", "127.0.0.1", "-p", str(port), "-U", "0"]
+        command = [memcached, "-l", "127.0.0.1", "-p", str(port), "-U", "0", *options]
         with _running(OwnServer(command, port, directory, _accepts(port))) as server:
             yield server
 

@@ -50,15 +50,21 @@ class Probe:
 
 
 @asynccontextmanager
-async def probing(way: Way, port: int) -> AsyncIterator[Probe]:
-    """Open a client and probe its check; no task, thread, descriptor or connection may be left afterwards."""
+async def probing(way: Way, port: int, *, inner: int | None = None) -> AsyncIterator[Probe]:
+    """Open a client and probe its check; no task, thread, descriptor or connection may be left afterwards.
+
+    Args:
+        way: How the application asks.
+        port: Whom.
+        inner: How many connections the server may hold that are not its client's; as the way says, by default.
+    """
     descriptors, threads, tasks = open_descriptors(), foreign_threads(), asyncio.all_tasks()
     async with way.client(port) as client:
         yield Probe(way.check(client))
     await eventually(lambda: asyncio.all_tasks() <= tasks, PATIENCE)
     await eventually(lambda: foreign_threads() <= threads, PATIENCE)
     await eventually(lambda: open_descriptors() <= descriptors, PATIENCE)
-    await eventually(lambda: connections(port) <= way.inner, PATIENCE)
+    await eventually(lambda: connections(port) <= (way.inner if inner is None else inner), PATIENCE)
 
 
 def open_descriptors() -> int:
