@@ -73,7 +73,7 @@ class Events:
         """
         failed = result.status is Status.FAIL
         traced = result.duration is not None and (self._trace == "always" or (failed and self._trace == "failures"))
-        if transition is None and not traced and not self._logger.isEnabledFor(logging.DEBUG):
+        if not (traced or self._hears(transition)):
             return
         stack = None
         if self._tracebacks and exception is not None:
@@ -84,6 +84,8 @@ class Events:
 
     def changed(self, transition: Transition, outage: float = 0.0) -> None:
         """Tell of a transition that no run here caused: a component went stale, or a sibling's result was adopted."""
+        if not self._hears(transition):
+            return
         noticed_at = time.time_ns()
         self._tell(lambda: self._transition(transition, transition.state.result, outage, None, noticed_at))
 
@@ -126,6 +128,11 @@ class Events:
     def close(self) -> None:
         """End the thread when it has told what it has to tell."""
         self._thread.close()
+
+    def _hears(self, transition: Transition | None) -> bool:
+        if transition is None:
+            return self._logger.isEnabledFor(logging.DEBUG)
+        return self._transitions.hears(_LEVELS[transition.after])
 
     def _tell(self, tell: Callable[[], None]) -> None:
         if self._thread.waiting >= MAX_WAITING:

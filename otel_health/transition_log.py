@@ -31,6 +31,12 @@ class TransitionLog:
         self._logger = logger
         self._provider = provider
 
+    def hears(self, level: int) -> bool:
+        """Whether anybody would hear of a transition; nobody does where there is but the API's own provider."""
+        if self._logger.isEnabledFor(level):
+            return True
+        return not type(self._provider or get_logger_provider()).__module__.startswith("opentelemetry._logs")
+
     def tell(
         self, level: int, text: str, attributes: Mapping[str, str | float], *, at: int, stack: str | None = None
     ) -> None:

@@ -184,6 +184,18 @@ async def test_without_a_provider_there_are_lines_alone(caplog: pytest.LogCaptur
     assert len(caplog.records) == 4
 
 
+async def test_where_nobody_listens_nothing_is_told(threads: Callable[[], int]) -> None:
+    """No thread is woken for a line and an event that nobody would see."""
+    silent = logging.Logger("silent", level=logging.CRITICAL)
+    checker = Checker(logger=silent, trace="never", ttl=1e-9)
+    checker.add("postgres", passing())
+    checker.add("redis", failing(ValueError("no")))
+
+    await checker.run()
+
+    assert threads() == 0
+
+
 async def test_going_stale_is_an_event(events: Events) -> None:
     """Told by whoever notices first; there is no span that it could belong to."""
     now = [0.0]
