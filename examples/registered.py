@@ -6,7 +6,7 @@
     touch /tmp/8001.broken                                    # one loses its database: it fails
     touch /tmp/8002.broken                                    # all have: they warn, and stay
 
-ETCD names another etcd. SIGTERM withdraws the instance first, and ends the service two seconds later.
+ETCD names another etcd, SERVICE another service. SIGTERM withdraws the instance first, and ends the service two seconds later.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from otel_health import Checker
 from otel_health.lifecycle import Drain
 from otel_health.registration import EtcdRegistry, Registration, fail_open
 
-SERVICE = "registered-example"
+SERVICE = os.environ.get("SERVICE", "registered-example")
 
 
 def registry() -> EtcdRegistry:
@@ -32,10 +32,10 @@ def registry() -> EtcdRegistry:
     return EtcdRegistry(os.environ.get("ETCD", "http://127.0.0.1:52379"))
 
 
-def create_app(port: int, *, broken: Path, delay: float = 2.0) -> Starlette:
+def create_app(port: int, *, broken: Path) -> Starlette:
     """Return a replica; while there is a file `broken`, it has lost its database."""
     checker = Checker(interval=1.0)
-    drain = Drain(checker, delay=delay)
+    drain = Drain(checker, delay=2.0)
     registration = Registration(checker, registry(), service=SERVICE, address="127.0.0.1", port=port, drain=drain)
 
     def database() -> None:

@@ -156,7 +156,7 @@ async def test_the_fastapi_service_over_real_servers() -> None:
 
 
 async def test_the_registered_service_and_its_replica(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As its docstring says: one that loses its database fails, where both have they warn; and they leave."""
     shared_etcd()
@@ -164,22 +164,39 @@ async def test_the_registered_service_and_its_replica(
 
     async def members() -> list[str]:
         await registered.show_members()
-        return [line.split(" ", 1)[1].strip() for line in capsys.readouterr().out.splitlines()]
+        return sorted(line.split(" ", 1)[1].strip() for line in capsys.readouterr().out.splitlines())
 
     async def shows(*expected: str) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while (seen := await members()) != list(expected):
             assert time.monotonic() < deadline, seen
             await asyncio.sleep(0.02)
 
-    apps = [registered.create_app(port, broken=tmp_path / str(port), delay=0) for port in (8001, 8002)]
-    async with opened(apps[0]), opened(apps[1]):
+    ports = free_port(), free_port()
+    broken = [Path(f"/tmp/{port}.broken") for port in ports]
+    replicas = [
+        subprocess.Popen(  # noqa: ASYNC220 - they are servers; nobody waits for them here.
+            [sys.executable, "-m", "examples.registered"],
+            cwd=ROOT,
+            env={**os.environ, "PORT": str(port), "SERVICE": registered.SERVICE},
+        )
+        for port in ports
+    ]
+    try:
         await shows("pass", "pass")
-        (tmp_path / "8001").touch()
+        broken[0].touch()
         await shows("fail database: failed", "pass")
-        (tmp_path / "8002").touch()
+        broken[1].touch()
         await shows("warn database: degraded", "warn database: degraded")
-    assert await members() == []
+        for replica in replicas:
+            replica.terminate()
+        await shows()
+    finally:
+        for file in broken:
+            file.unlink(missing_ok=True)
+        for replica in replicas:
+            replica.terminate()
+            replica.wait(30)
 
 
 async def test_the_main_job_over_a_real_socket(tmp_path: Path) -> None:
