@@ -6,7 +6,8 @@
     touch /tmp/8001.broken                                    # one loses its database: it fails
     touch /tmp/8002.broken                                    # all have: they warn, and stay
 
-ETCD names another etcd, SERVICE another service. SIGTERM withdraws the instance first, and ends the service two seconds later.
+ETCD names another etcd, SERVICE another service. SIGTERM withdraws the instance first, and ends the service two seconds
+later.
 """
 
 import asyncio
