@@ -172,7 +172,7 @@ class Engine:
             self._take(component)
         loop = self._loop
         if self._schedule.running and loop is not None:
-            loop.call_soon_threadsafe(self._put, component, check.initial_delay)
+            call_on(loop, self._put, component, check.initial_delay)
         return check
 
     def refuse_shared(self, names: Sequence[str]) -> None:
@@ -340,7 +340,7 @@ class Engine:
         That no thread came free is no sibling's business.
         """
         return [
-            (result, component.finished)
+            (result, component.arrived)
             for component in self.registry
             if component.check.shared
             and (result := component.state.result) is not None
@@ -361,7 +361,7 @@ class Engine:
         component = self.registry.get(result.component)
         if (
             not component.check.shared
-            or not component.finished < finished <= self.now() < finished + component.fresh_for
+            or not component.arrived < finished <= self.now() < finished + component.fresh_for
         ):
             return False
         transition, outage = self._apply(component, component.refine(result), finished)

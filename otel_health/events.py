@@ -79,7 +79,7 @@ class Events:
         if self._tracebacks and exception is not None:
             stack = stack_of(exception)
         ended_at = time.time_ns()
-        planned = getattr(exception, "planned", False) is True
+        planned = getattr(type(exception), "planned", False) is True  # Of its class: an instance may be hostile.
         self._tell(lambda: self._run(result, transition, outage, stack, ended_at, traced=traced, planned=planned))
 
     def changed(self, transition: Transition, outage: float = 0.0) -> None:

@@ -49,7 +49,9 @@ class Component:
         if check.recover is not None:
             self.state = self.state._replace(recovery=Recovery())
         self.finished = float("-inf")
-        """When the last result came: monotonic seconds."""
+        """When the last result came: monotonic seconds; never, once somebody has asked for a new one."""
+        self.arrived = float("-inf")
+        """When the result came that the state is made of: monotonic seconds."""
         self.changed_at = now
         """When the status last changed: monotonic seconds."""
         self.last_run: float | None = None
@@ -376,7 +378,7 @@ class Registry:
             if finished >= held.expires_at:
                 aged = states.aged(held, component.check, finished)
         after = states.advance(aged, result, component.check, believed_until)
-        component.finished = finished
+        component.finished = component.arrived = finished
         component.runs = remembered(component.runs, result)
         if result.duration is not None:
             component.last_run = result.checked_at

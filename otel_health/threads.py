@@ -52,7 +52,8 @@ class Threads:
 
     def forked(self) -> None:
         """Begin anew: a forked child has none of the threads, and their jobs are the parent's to do."""
-        self._lock = threading.Lock()
+        # A collection of garbage may submit a job while this thread holds the lock.
+        self._lock = threading.RLock()
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._running: set[Job] = set()
         self._alive = 0

@@ -18,6 +18,18 @@ from tests.virtual import now, virtual_checker
 
 
 @pytest.mark.virtual_time
+def test_a_check_is_added_to_a_checker_whose_loop_was_closed_under_it() -> None:
+    """Nothing is scheduled, and nothing is raised: it is registered."""
+    checker = Checker()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(checker.__aenter__())
+    loop.close()
+
+    checker.add("late", passing())
+
+    assert "late" in checker
+
+
 async def test_a_result_younger_than_the_ttl_is_not_renewed() -> None:
     """The ttl bounds how often anybody's asking can make a check run."""
     switch = Switch()

@@ -39,6 +39,26 @@ def provider(spans: InMemorySpanExporter) -> TracerProvider:
     return made
 
 
+class Hostile(Exception):
+    """An exception that cannot be asked for anything."""
+
+    def __getattr__(self, name: str) -> object:
+        raise RecursionError(name)
+
+
+async def test_a_hostile_exception_is_told_of_as_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    """Listeners hear of it, and there is a line."""
+    heard: list[str] = []
+    checker = Checker()
+    checker.add("db", failing(Hostile("no")))
+    checker.subscribe(lambda transition: heard.append(transition.component))
+
+    await checker.run()
+
+    assert heard == ["db"]
+    assert "db: pending -> fail" in caplog.text
+
+
 async def test_a_transition_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """ERROR to fail, WARNING to warn, INFO back to pass; a repeat is silent."""
     caplog.set_level(logging.INFO)

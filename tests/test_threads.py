@@ -26,3 +26,16 @@ def test_a_thread_that_is_busy_when_its_pool_is_closed_ends_with_its_job() -> No
     pool.submit(done.set)
     assert done.wait(5)
     pool.close()
+
+
+def test_a_finaliser_may_submit_a_job_while_another_is_submitted() -> None:
+    """Making a thread may collect garbage, and what is collected may have something to tell."""
+    pool, told = Threads(1, 1), threading.Event()
+
+    def collected_within() -> None:
+        with pool._lock:  # noqa: SLF001 - as it is held while a thread is made.
+            pool.submit(told.set)
+
+    threading.Thread(target=collected_within, daemon=True).start()
+
+    assert told.wait(5)

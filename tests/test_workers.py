@@ -284,6 +284,20 @@ def listens_at(port: int) -> int:
 
 
 @pytest.mark.usefixtures("runtime")
+async def test_a_result_that_came_earlier_is_not_adopted_though_a_new_one_is_asked_for() -> None:
+    """What a wedged sibling still says is older than the failure that this worker has seen since."""
+    healthy = False
+    checker = Checker()
+    checker.add("queue", lambda: healthy, shared=True, interval=100)
+    async with checker:
+        await eventually(lambda: checker.report().components["queue"].result is not None)
+        earlier = checker.now() - 1
+        checker.engine.registry.get("queue").finished = float("-inf")  # As `renew` leaves it until the run has ended.
+
+        assert not checker.engine.adopt(CheckResult("queue", Status.PASS, 0.1, time.time()), earlier)
+        assert checker.report().status is Status.FAIL
+
+
 async def test_a_port_that_somebody_else_has_is_told_of() -> None:
     """Nobody would ever take it over."""
     checker = Checker()
