@@ -81,7 +81,11 @@ class PrometheusExporter:
         self.registry = CollectorRegistry()
         """What is scraped; collectors of prometheus-client may be registered here too."""
         options: dict[str, Any] = {"scope_info_enabled": False, "registry": self.registry}
-        limited = "cardinality_limits" in inspect.signature(PrometheusMetricReader.__init__).parameters
+        # Only of what is measured here: an application's own instruments keep to the limits that it knows.
+        limited = (
+            meter_provider is None
+            and "cardinality_limits" in inspect.signature(PrometheusMetricReader.__init__).parameters
+        )
         if limited:
             options["cardinality_limits"] = dict.fromkeys(
                 (Counter, Histogram, ObservableCounter, ObservableGauge, ObservableUpDownCounter, UpDownCounter),

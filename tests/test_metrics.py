@@ -269,6 +269,20 @@ async def test_the_exporters_own_reader_holds_more() -> None:
     assert not [name for name in found if "overflow" in name]
 
 
+async def test_a_provider_that_was_there_before_keeps_its_limits() -> None:
+    """The application's own instruments do not take more memory because somebody looks at them."""
+    provider = MeterProvider()
+    exporter = PrometheusExporter(meter_provider=provider)
+    counter = provider.get_meter("orders").create_counter("orders")
+    for number in range(2100):
+        counter.add(1, {"path": f"/orders/{number}"})
+
+    found = [name for name in samples(exporter) if name.startswith("orders_total")]
+    exporter.shutdown()
+
+    assert len(found) <= 2001
+
+
 async def test_a_provider_that_raises_changes_no_verdict(caplog: pytest.LogCaptureFixture) -> None:
     """Told once; the state is as it would be."""
     provider = MeterProvider()

@@ -23,6 +23,8 @@ def claims(app: object, path: str) -> bool:
     A route that would take another path as well (a page for whatever is not found, `/{name}`, an application mounted at
     the root) is no claim. Neither is what an application of a kind that is not known here may do.
     """
+    if _is_mounted(app, path):
+        return True
     find = _finder(app)
     if find is None:
         return False
@@ -31,6 +33,24 @@ def claims(app: object, path: str) -> bool:
         if found is not None and found != find(path + STRANGER + slash):
             return True
     return False
+
+
+def _is_mounted(app: object, path: str) -> bool:
+    """Whether a middleware outside or inside of the application, as werkzeug's dispatcher, has another at this path."""
+    for _ in range(DEPTH):
+        mounts = getattr(app, "mounts", None)
+        if isinstance(mounts, dict) and path in mounts:
+            return True
+        # A method of that name, as of every Flask, leads nowhere; what was put in its place does.
+        inner = _inner(app) or getattr(app, "__dict__", {}).get("wsgi_app")
+        if inner is None:
+            return False
+        app = inner
+    return False
+
+
+def _inner(app: object) -> object | None:
+    return next((found for name in INNER if (found := getattr(app, name, None)) is not None), None)
 
 
 def _finder(app: object) -> Find | None:
@@ -44,7 +64,7 @@ def _finder(app: object) -> Find | None:
         django = sys.modules.get("django.core.handlers.base")
         if django is not None and isinstance(app, django.BaseHandler):
             return _in_django
-        inner = next((found for name in INNER if (found := getattr(app, name, None)) is not None), None)
+        inner = _inner(app)
         if inner is None:
             return None
         app = inner

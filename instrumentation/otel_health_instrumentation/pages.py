@@ -1,6 +1,7 @@
 """The pages that a process shows in front of its application: the probes, and the metrics."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 from starlette.routing import BaseRoute, Match
@@ -33,7 +34,10 @@ class Pages:
 
     def __init__(self, checker: Checker, exporter: PrometheusExporter | None, said: Configuration) -> None:
         prefix = said.prefix or ""
-        self._paths = tuple(f"{prefix}/{probe}" for probe in checker.probes)
+        self._checker = checker
+        self._details = said.details
+        self._probes = {f"{prefix}/{probe}": probe for probe in checker.probes}
+        self._paths = tuple(self._probes)
         self._routes = checker.routes(
             prefix,
             details=said.details or "names",  # type: ignore[arg-type] # It was read as one of the three.
@@ -55,6 +59,19 @@ class Pages:
                 asked = below_root(scope)
                 return Found(next(path for path in self._paths if asked.startswith(path)), route, parameters)
         return None
+
+    def is_probe(self, found: Found) -> bool:
+        """Return whether it is a probe that answers, or what stands below one."""
+        return found.path in self._probes
+
+    def standing(self, found: Found) -> HTTPStatus:
+        """Return what a probe answers by the state as it stands; safe from any thread."""
+        probe, below = self._probes[found.path], found.parameters["path_params"]["component"].removesuffix("/")
+        report = self._checker.report(probe) if not below else self._checker.report_one(probe, below)
+        # Where anyone may see the status alone, nobody learns the names of components by asking for them.
+        if report is None or (below and self._details == "status"):
+            return HTTPStatus.NOT_FOUND
+        return HTTPStatus.OK if report.status.up else HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def below_root(scope: Scope) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from inspect import iscoroutinefunction
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -47,26 +46,30 @@ def lead_uvicorn(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def lead_gunicorn(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Put health in front of whatever a worker of gunicorn has loaded, after it was forked."""
+    """Put health in front of whatever a worker of gunicorn has loaded that speaks WSGI, after it was forked."""
 
     def load_wsgi(worker: Any) -> None:
         original(worker)
         health = current()
-        if health is None:
+        if health is None or not _speaks_wsgi(type(worker)):
             return
         with guarded("stand in front of what gunicorn serves"):
-            if _is_asgi(worker.wsgi):
-                worker.wsgi = asgi.HealthMiddleware(worker.wsgi)
-            else:
-                worker.wsgi = wsgi.HealthWSGIMiddleware(worker.wsgi)
-                health.start()
+            worker.wsgi = wsgi.HealthWSGIMiddleware(worker.wsgi)
+            health.start()
 
     return load_wsgi
 
 
-def _is_asgi(app: object) -> bool:
-    return iscoroutinefunction(app) or iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004
+def _speaks_wsgi(worker: type) -> bool:
+    """Whether this kind of worker calls what it has loaded as in WSGI.
 
+    Those of aiohttp and tornado look at what they were given, and refuse to serve another; uvicorn's loads by `Config`.
+    """
+    return any(each.__module__ in SPEAK_WSGI for each in worker.__mro__)
+
+
+SPEAK_WSGI: Final = {f"gunicorn.workers.{name}" for name in ("sync", "gthread", "base_async", "ggevent", "geventlet")}
+"""Where gunicorn has its workers of WSGI."""
 
 ASGI: Final = (
     ("starlette.applications", "Starlette"),

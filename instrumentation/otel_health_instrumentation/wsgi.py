@@ -14,8 +14,11 @@ from otel_health_instrumentation.pages import Found
 SEEN: Final = "otel_health_instrumentation"
 """Marks what has been here: of several applications inside each other only the outermost answers."""
 
-ANSWER_SECONDS: Final = 10.0
-"""How long a request waits for the thread, at most; a probe has its own, shorter, budget there."""
+METRICS_SECONDS: Final = 10.0
+"""How long a scraper waits for the thread, at most."""
+
+GRACE_SECONDS: Final = 0.1
+"""How long a probe waits for the thread beyond the time in which it is to answer there."""
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -77,8 +80,7 @@ class _Answer:
     async def send(self, message: Message) -> None:
         """Take in what is sent."""
         if message["type"] == "http.response.start":
-            status = HTTPStatus(message["status"])
-            self.status = f"{status.value} {status.phrase}"
+            self.status = _line(HTTPStatus(message["status"]))
             self.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
         else:
             self.body += message.get("body", b"")
@@ -90,12 +92,22 @@ def _answer(health: Health, app: object, environ: Environ) -> _Answer | None:
     found = health.pages.find(scope)
     if found is None or claims(app, found.path):
         return None
+    is_probe = health.pages.is_probe(found)
     answer = _Answer()
+    told = health.background.call(_told(found, scope, answer))
     try:
-        health.background.call(_told(found, scope, answer)).result(ANSWER_SECONDS)
+        told.result(health.checker.answer_within + GRACE_SECONDS if is_probe else METRICS_SECONDS)
     except TimeoutError:
-        answer.status, answer.headers, answer.body = "503 Service Unavailable", [], b""
+        # A check blocks the loop of our thread, which says nothing of the application: what is known is known here too.
+        told.cancel()
+        answer = _Answer()
+        answer.status = _line(health.pages.standing(found) if is_probe else HTTPStatus.SERVICE_UNAVAILABLE)
+        answer.headers = [("cache-control", "no-store")]
     return answer
+
+
+def _line(status: HTTPStatus) -> str:
+    return f"{status.value} {status.phrase}"
 
 
 async def _told(found: Found, scope: Scope, answer: _Answer) -> None:

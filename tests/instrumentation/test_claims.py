@@ -98,6 +98,19 @@ def test_flask() -> None:
     assert not claims(app, "/readyz")
 
 
+def test_flask_behind_a_dispatcher() -> None:
+    """What was put around the application, or into its `wsgi_app`, has paths as well."""
+    flask, middleware = pytest.importorskip("flask"), pytest.importorskip("werkzeug.middleware")
+    dispatcher = pytest.importorskip(f"{middleware.__name__}.dispatcher").DispatcherMiddleware
+    proxied = pytest.importorskip(f"{middleware.__name__}.proxy_fix").ProxyFix
+    app = flask.Flask("orders")
+    app.wsgi_app = proxied(dispatcher(app.wsgi_app, {"/metrics": unknown}))
+    around = dispatcher(flask.Flask("orders"), {"/metrics": unknown})
+
+    assert [claims(each, "/metrics") for each in (app, around)] == [True, True]
+    assert [claims(each, "/livez") for each in (app, around)] == [False, False]
+
+
 DJANGO = """
 from django.conf import settings
 settings.configure(ROOT_URLCONF=__name__)

@@ -16,6 +16,7 @@ from tests.instrumentation.conftest import Instrument
 from tests.instrumentation.test_wsgi import Answer, raw
 
 base = pytest.importorskip("gunicorn.workers.base")
+sync = pytest.importorskip("gunicorn.workers.sync")
 
 
 async def raw_asgi(scope: Any, receive: Any, send: Any) -> None:
@@ -41,9 +42,9 @@ def loaded_by_uvicorn(app: Any) -> Callable[[str], Response]:
     return asked_anew(config.loaded_app)
 
 
-def loaded_by_gunicorn(app: Any) -> Any:
-    """What a worker of gunicorn calls for each request."""
-    worker = base.Worker.__new__(base.Worker)
+def loaded_by_gunicorn(app: Any, kind: type | None = None) -> Any:
+    """What a worker of gunicorn calls for each request, of the kind that it has if it is told nothing."""
+    worker: Any = object.__new__(kind or sync.SyncWorker)
     worker.app = SimpleNamespace(wsgi=lambda: app)
     worker.load_wsgi()
     return worker.wsgi
@@ -75,14 +76,26 @@ def test_whatever_gunicorn_serves(app: Any, instrument: Instrument) -> None:
     assert Answer(served, "/").body == "hello"
 
 
-@pytest.mark.parametrize("app", [raw_asgi, HealthMiddleware(raw_asgi)])
-def test_an_asgi_application_under_gunicorn_stays_one(app: Any, instrument: Instrument) -> None:
-    """Its worker is uvicorn's or gunicorn's own, and has an event loop."""
+@pytest.mark.parametrize("app", [raw, raw_asgi])
+def test_what_other_workers_of_gunicorn_load_is_left_alone(app: Any, instrument: Instrument) -> None:
+    """Those of aiohttp and tornado refuse to boot with what is not theirs; uvicorn's loads it by its own `Config`."""
     checker = instrument()
-    served = loaded_by_gunicorn(app)
 
+    assert loaded_by_gunicorn(app, type("Theirs", (base.Worker,), {})) is app
     assert not checker.is_open
-    assert asked_anew(served)("/livez").status_code == 200
+
+
+async def test_the_worker_of_aiohttp_boots(instrument: Instrument) -> None:
+    """It awaits a factory, and wants that to be a coroutine function."""
+    worker = pytest.importorskip("aiohttp.worker")
+    web = pytest.importorskip("aiohttp.web")
+
+    async def factory() -> Any:
+        return web.Application()
+
+    instrument()
+
+    assert loaded_by_gunicorn(factory, worker.GunicornWebWorker) is factory
 
 
 def test_what_is_loaded_when_it_is_over_is_left_alone(instrument: Instrument) -> None:

@@ -123,22 +123,46 @@ def test_a_hanging_check_holds_nobody_up(instrument: Instrument) -> None:
     assert time.monotonic() - begun < 5
 
 
-def test_a_thread_that_is_stuck_is_no_answer(instrument: Instrument, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A check that blocks the loop of the thread costs a probe its answer, and the server no thread of its own."""
-    monkeypatch.setattr(wsgi, "ANSWER_SECONDS", 0.1)
+def test_a_thread_that_is_stuck_restarts_nobody(instrument: Instrument, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that blocks the loop of our thread: probes answer in time from the state, and are not failed by it."""
+    monkeypatch.setattr(wsgi, "METRICS_SECONDS", 0.1)
     blocked, over = threading.Event(), threading.Event()
 
     async def block() -> None:
         blocked.set()
-        over.wait(10)
+        over.wait(30)
 
-    instrument().add("database", block)
+    checker = instrument(answer_within=0.1)
+    checker.add("database", block)
     app = flask_app()
     Answer(app, "/")
     assert blocked.wait(10)
     try:
-        assert Answer(app, "/readyz").status == 503
+        begun = time.monotonic()
+        statuses = {path: Answer(app, path).status for path in ("/livez", "/readyz/", "/livez/database", "/metrics")}
+        assert time.monotonic() - begun < 5
+        assert statuses == {"/livez": 200, "/readyz/": 503, "/livez/database": 404, "/metrics": 503}
+        assert Answer(app, "/readyz/database").status == 503
+        assert Answer(app, "/livez").headers["cache-control"] == "no-store"
         assert Answer(app, "/").body == "hello"
+    finally:
+        over.set()
+
+
+def test_a_thread_that_is_stuck_tells_nobody_of_components(instrument: Instrument) -> None:
+    """Where the status alone may be seen, there is none to be asked for."""
+    blocked, over = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        blocked.set()
+        over.wait(30)
+
+    instrument(answer_within=0.1, details="status").add("database", block)
+    app = flask_app()
+    Answer(app, "/")
+    assert blocked.wait(10)
+    try:
+        assert Answer(app, "/readyz/database").status == 404
     finally:
         over.set()
 
