@@ -19,7 +19,7 @@ WINDOW: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """Recovery actions of which each is taken where those before it, within the last ten minutes, did not help.
+    """Recovery actions of which each is taken where those before it, since the component was last up, did not help.
 
     Raises:
         ValueError: There are no steps, or more than there will be attempts.
@@ -41,6 +41,12 @@ def steps_of(recover: Action | Ladder | None) -> tuple[Action, ...]:
     if recover is None:
         return ()
     return recover.steps if isinstance(recover, Ladder) else (recover,)
+
+
+def required_failing(action: Action) -> float:
+    """For how many seconds a component must have failed before the action is taken: its own `failing_for`, or none."""
+    seconds: float = getattr(action, "failing_for", 0.0)
+    return seconds
 
 
 def title_of(action: Action) -> str:

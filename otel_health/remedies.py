@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from otel_health import names
 from otel_health.check import CheckFunc
 from otel_health.execution import Runner
-from otel_health.ladder import MAX_ATTEMPTS, WINDOW, Action, steps_of, title_of
+from otel_health.ladder import MAX_ATTEMPTS, WINDOW, Action, required_failing, steps_of, title_of
 from otel_health.redaction import describe, redact
 from otel_health.registry import Component, Registry
 from otel_health.report import CheckResult, ErrorType, Recovery, RecoveryOutcome, RecoveryState
@@ -42,9 +42,16 @@ class Attempts:
         """Where each step is taken: it is never taken again while it lives, however long that is."""
         self.begun: deque[float] = deque(maxlen=MAX_ATTEMPTS)
         """When the last attempts began, on the Checker's clock."""
+        self.step = 0
+        """The next step's index: those before it did not help since the component was last up."""
         self.running = False
         self.not_before = float("-inf")
         self.gave_up = False
+
+    @property
+    def index(self) -> int:
+        """Which step is to be taken; the last one is repeated."""
+        return min(self.step, len(self.steps) - 1)
 
     def within(self, now: float) -> int:
         """How many were begun within the last ten minutes."""
@@ -93,7 +100,8 @@ class Remedies:
         now = self._runner.clock()
         if attempts.running or attempts.gave_up or now < attempts.not_before or not confirmed(component, result):
             return
-        if not self._may(component):
+        failing_for = now - component.changed_at
+        if not self._may(component) or failing_for < required_failing(attempts.steps[attempts.index]):
             return
         if attempts.within(now) < MAX_ATTEMPTS:
             attempts.running = True
@@ -127,6 +135,7 @@ class Remedies:
 
     def _relieve(self, component: Component, attempts: Attempts) -> None:
         attempts.gave_up = False
+        attempts.step = 0
         recovery = component.state.recovery
         if recovery is not None and not attempts.running and recovery.state is not RecoveryState.IDLE:
             self._show(component, attempts, RecoveryState.IDLE)
@@ -138,7 +147,8 @@ class Remedies:
         now = self._runner.clock()
         number = attempts.within(now)
         attempts.begun.append(now)
-        index = min(number, len(attempts.steps) - 1)
+        index = attempts.index
+        attempts.step += 1
         action = attempts.steps[index]
         if index not in attempts.slots:
             attempts.slots[index] = Slot(self._runner, cast("CheckFunc", action), local=False)

@@ -157,7 +157,7 @@ async def fails():
 async def main():
     checker = Checker()
     drain = Drain(checker, delay=0.2)
-    checker.add("redis", fails, recover=graceful_restart(drain, min_uptime=0.001))
+    checker.add("redis", fails, recover=graceful_restart(drain, failing_for=0.001, min_uptime=0.001))
     async with checker, drain:
         say("up")
         await drain.wait()

@@ -233,6 +233,42 @@ async def test_the_steps_of_a_ladder_are_taken_in_turn() -> None:
 
 
 @pytest.mark.virtual_time
+async def test_a_component_that_was_up_again_begins_with_the_first_step() -> None:
+    """A dependency that blinks twice calls twice for what helped, and not for the last resort; three times in all."""
+    redis = Switch()
+    first, second = Action(mends=redis), Action()
+    async with virtual_checker() as checker:
+        checker.add("redis", redis, recover=ladder(first, second))
+        for _ in range(4):
+            await asyncio.sleep(160)
+            redis.error = ConnectionError("refused")
+        await asyncio.sleep(20)
+        assert (len(first.taken), second.taken) == (3, [])
+        assert recovery(checker).state is RecoveryState.GAVE_UP
+
+
+@pytest.mark.virtual_time
+async def test_an_action_may_want_a_failure_that_lasts_and_waiting_costs_no_attempt() -> None:
+    """What comes back in time is left alone, however often it fails."""
+    redis = Switch()
+    last = Action()
+    last.failing_for = 120.0  # type: ignore[attr-defined]
+    async with virtual_checker() as checker:
+        checker.add("redis", redis, recover=last)
+        for _ in range(4):
+            redis.error = ConnectionError("refused")
+            await asyncio.sleep(100)
+            redis.error = None
+            await asyncio.sleep(20)
+        assert last.taken == []
+        redis.error = ConnectionError("refused")
+        begun = now()
+        await asyncio.sleep(140)
+        assert 120 <= last.taken[0] - begun <= 140
+        assert recovery(checker).attempts == 1
+
+
+@pytest.mark.virtual_time
 async def test_a_hung_step_does_not_hold_up_the_next() -> None:
     """The last resort is needed most where the first one hangs."""
     last = Action()

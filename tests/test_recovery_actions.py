@@ -280,7 +280,7 @@ async def fails():
 async def main():
     checker = Checker()
     drain = Drain(checker, delay=0.2, cap=10.0)
-    checker.add("redis", fails, recover=graceful_restart(drain, min_uptime=MIN_UPTIME))
+    checker.add("redis", fails, recover=graceful_restart(drain, failing_for=0.001, min_uptime=MIN_UPTIME))
     async with checker, drain:
         print("serving", flush=True)
         try:
@@ -306,6 +306,41 @@ def test_the_last_resort_ends_the_process_through_its_drain(min_uptime: str) -> 
     else:
         assert ended.stdout.split("\n")[:2] == ["serving", "restarting"]
         assert "redis: recovery attempt 1 of 3 begins: graceful_restart" in ended.stderr
+
+
+@pytest.mark.parametrize("gap", [40.0, 1000.0])
+@pytest.mark.virtual_time
+async def test_the_last_resort_waits_for_a_failure_that_lasts(gap: float) -> None:
+    """A consumer that was started anew, and whose next message comes in time, costs no process."""
+    lives: list[float] = []
+    last = graceful_restart(Drain(Checker()), min_uptime=1e-9)
+    async with virtual_checker() as checker, Supervisor(checker) as supervisor:
+        beats = checker.heartbeat("consumer", max_age=60, recover=ladder(restart(supervisor, "consuming"), last))
+
+        async def consume() -> None:
+            lives.append(now())
+            if len(lives) == 1:
+                beats.beat()
+                await asyncio.Event().wait()
+            while True:
+                await asyncio.sleep(gap)
+                beats.beat()
+
+        def action() -> str | None:
+            recovery = checker.report().components["consumer"].recovery
+            return None if recovery is None else recovery.action
+
+        supervisor.start("consuming", consume)
+        await asyncio.sleep(60 + 115)
+        assert (action(), len(lives)) == ("Supervisor.restart", 2)
+        await asyncio.sleep(60)
+        assert action() == ("Supervisor.restart" if gap == 40 else "graceful_restart")
+
+
+def test_a_restart_that_waits_for_nothing_is_refused() -> None:
+    """Zero seconds of failure are none."""
+    with pytest.raises(ValueError, match="graceful_restart: failing_for=0 must be a positive"):
+        graceful_restart(Drain(Checker()), failing_for=0)
 
 
 async def test_without_a_handler_nothing_is_killed() -> None:

@@ -20,6 +20,8 @@ before that."""
 def ladder(*actions: Action) -> Ladder:
     """Return recovery actions of which each is taken when the one before it did not help.
 
+    A component that has been up again begins anew with the first.
+
     A component has three attempts in ten minutes, so there are at most three steps; the last one is repeated.
 
     Raises:
@@ -98,7 +100,13 @@ def _trim() -> None:
         trim(0)
 
 
-def graceful_restart(drain: Drain, *, min_uptime: float = 600.0, clock: Callable[[], float] = time.monotonic) -> Action:
+def graceful_restart(
+    drain: Drain,
+    *,
+    failing_for: float = 120.0,
+    min_uptime: float = 600.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Action:
     """Return an action that ends this process in good order, for whoever watches over it to start it anew.
 
     It is a SIGTERM: not ready at once, serving for the drain's delay, the server's own shutdown. The last step of a
@@ -106,13 +114,17 @@ def graceful_restart(drain: Drain, *, min_uptime: float = 600.0, clock: Callable
 
     Args:
         drain: What a SIGTERM begins; it has to be entered, in the main thread.
+        failing_for: Seconds that the component must have failed for without a break; until then the action is not
+            taken, which costs no attempt. For a heartbeat more than its `max_age`: after a restart of what beats,
+            the next beat may take so long.
         min_uptime: Seconds after this call before which it fails instead: a fleet that restarts all the time is
             worse than one that is degraded.
         clock: Monotonic seconds; for tests that control time.
 
     Raises:
-        ValueError: `min_uptime` is no positive, finite number of seconds.
+        ValueError: `failing_for` or `min_uptime` is no positive, finite number of seconds.
     """
+    require_seconds("graceful_restart", "failing_for", failing_for)
     require_seconds("graceful_restart", "min_uptime", min_uptime)
     since = clock()
 
@@ -122,4 +134,5 @@ def graceful_restart(drain: Drain, *, min_uptime: float = 600.0, clock: Callable
             raise RuntimeError(f"no restart after {uptime:.0f} s: that is less than min_uptime={min_uptime:g}")
         drain.stop("restarting")
 
+    restart_process.failing_for = failing_for  # type: ignore[attr-defined]
     return restart_process
