@@ -79,17 +79,17 @@ class OwnServer:
         self.port = port
         self._command = command
         self._ready = ready
-        self._directory = directory
+        self.directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and start it again after `kill`; it is not ready at once."""
         # Where the tests themselves are killed, the kernel ends the server.
         leash = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        with (self._directory / "log").open("ab") as log:
+        with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*leash, *self._command],
-                cwd=self._directory,
+                cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -103,7 +103,7 @@ class OwnServer:
         deadline = time.monotonic() + PATIENCE
         while subprocess.run(self._ready, capture_output=True, timeout=PATIENCE).returncode != 0:
             if self._process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"{self._command[0]} did not start:\n{(self._directory / 'log').read_text()}")
+                pytest.fail(f"{self._command[0]} did not start:\n{(self.directory / 'log').read_text()}")
             time.sleep(0.02)
 
     def pause(self) -> None:
@@ -128,7 +128,7 @@ class OwnServer:
 
     def forget(self) -> None:
         """Remove what it keeps in a directory `data`, while it does not run."""
-        shutil.rmtree(self._directory / "data")
+        shutil.rmtree(self.directory / "data")
 
     def _signal(self, number: signal.Signals) -> list[int]:
         # PostgreSQL's backends leave their parent's process group, so a signal to the group would miss them.
@@ -314,7 +314,7 @@ class KafkaBroker(OwnServer):
             self._signal(signal.SIGUSR2)
             return
         command = [sys.executable, str(Path(__file__).with_name("kafka_brokers.py"))]
-        with (self._directory / "log").open("ab") as log:
+        with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
         assert self._process.stdout is not None
         with self._process.stdout as stdout:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_health.observability.alerts import PREFIX
-from otel_health.observability.rules import option, require_duration, require_labels
+from otel_health.observability.rules import option, require_duration, require_labels, require_some_time
 
 _OF_A_COMPONENT: Final = (
     "ComponentDown",
@@ -55,6 +55,8 @@ class Routes:
         require_labels(self.by)
         for name in ("group_wait", "group_interval", "repeat_interval"):
             require_duration(name, getattr(self, name))
+        for name in ("group_interval", "repeat_interval"):
+            require_some_time(name, getattr(self, name))
 
 
 def alertmanager(routes: Routes) -> dict[str, Any]:

@@ -75,6 +75,19 @@ ALERTS: Final = (
         expression="up{} == 0 and on (BY) last_over_time(job:otel_health_instances:count{}[1w])",
     ),
     Alert(
+        name="ServiceGone",
+        severity="warning",
+        waits="ticket_after",
+        summary="A service that reported its health within the last day has no instance any more.",
+        description=(
+            "Prometheus knows no instance of {{ $labels.job }}, not even one that is down; there were {{ $value }}."
+        ),
+        expression="""
+last_over_time(job:otel_health_instances:count{}[1d])
+unless on (BY) (job:otel_health_instances:count{} or job:otel_health_instances_down:count{})
+""",
+    ),
+    Alert(
         name="InstanceNotReady",
         severity="critical",
         waits="not_ready_after",

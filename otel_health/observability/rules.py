@@ -55,6 +55,7 @@ class Options:
         for name in ("page_after", "not_ready_after", "ticket_after", "window", "interval", "slow_interval"):
             if name != "interval" or self.interval:
                 require_duration(name, getattr(self, name))
+        require_some_time("window", self.window)
         if _MATCHERS.sub("", self.selector):
             raise ValueError(
                 f"""selector={self.selector!r} is no list of matchers; write something like 'job="orders"'"""
@@ -92,6 +93,16 @@ def require_duration(name: str, value: str) -> None:
     """
     if _DURATION.fullmatch(value) is None:
         raise ValueError(f"{name}={value!r} is no duration of Prometheus; write something like '5m'")
+
+
+def require_some_time(name: str, value: str) -> None:
+    """Refuse a duration of zero, where Prometheus or Alertmanager would not load it.
+
+    Raises:
+        ValueError: It is zero.
+    """
+    if not re.search("[1-9]", value):
+        raise ValueError(f"{name}={value!r} is no time at all; write something like '5m'")
 
 
 def require_labels(by: str) -> None:
@@ -195,7 +206,9 @@ def _burn(options: Options, burn: Burn) -> dict[str, object]:
     limit = f"{burn.factor(options.slo_days):g} * {options.budget:g}"
     expression = (
         f"1 - job:otel_health_ready:ratio_avg_{burn.long}{{}} > {limit}\n"
-        f"and 1 - job:otel_health_ready:ratio_avg_{burn.short}{{}} > {limit}"
+        f"and 1 - job:otel_health_ready:ratio_avg_{burn.short}{{}} > {limit}\n"
+        # Of a service that is newer than the short window, an average over a few samples says nothing.
+        f"and on (BY) last_over_time(job:otel_health_ready:ratio{{}}[{burn.long}] offset {burn.short})"
     )
     description = (
         f"{{{{ $labels.job }}}} was unready for {{{{ $value | humanizePercentage }}}} of the last {burn.long}: "

@@ -19,7 +19,7 @@ class Program(OwnServer):
 
     def start(self) -> None:
         """Start it, and start it again after `kill`; it is not ready at once."""
-        with (self._directory / "log").open("ab") as log:
+        with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )

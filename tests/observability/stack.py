@@ -43,6 +43,10 @@ class Prometheus:
         found: list[dict[str, Any]] = self.ask("query_range", query=expression, **times)["result"]
         return found
 
+    def forget(self, job: str) -> None:
+        """Have discovery find no target of this job any more."""
+        (self.server.directory / f"{job}.json").write_text("[]")
+
 
 @contextmanager
 def own_prometheus(targets: Targets, rules: dict[str, Any], alertmanager: int | None = None) -> Iterator[Prometheus]:
@@ -53,18 +57,24 @@ def own_prometheus(targets: Targets, rules: dict[str, Any], alertmanager: int | 
         "scrape_configs": [
             {
                 "job_name": job,
-                "static_configs": [
-                    {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": instance}}
-                    for instance, port in instances.items()
-                ],
+                "file_sd_configs": [{"files": [f"{job}.json"], "refresh_interval": "1s"}],
             }
-            for job, instances in targets.items()
+            for job in targets
         ],
+    }
+    discovered = {
+        f"{job}.json": json.dumps(
+            [
+                {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": instance}}
+                for instance, port in instances.items()
+            ]
+        )
+        for job, instances in targets.items()
     }
     if alertmanager is not None:
         told = {"static_configs": [{"targets": [f"127.0.0.1:{alertmanager}"]}]}
         configuration["alerting"] = {"alertmanagers": [told]}
-    files = {"prometheus.yaml": as_yaml(configuration), "rules.yaml": as_yaml(rules)}
+    files = {"prometheus.yaml": as_yaml(configuration), "rules.yaml": as_yaml(rules), **discovered}
     prometheus = program("prometheus", "Prometheus")
 
     def command(port: int) -> list[str]:

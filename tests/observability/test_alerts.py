@@ -59,6 +59,9 @@ HERE: Final = {"job": "orders", "instance": "a", "component": "postgres"}
 INSTANCE: Final = {"job": "orders", "instance": "a"}
 STALE: Final = of("error_since_seconds", "1700000000x40", error_type="stale")
 
+GONE: Final = {**up("1x5 stale"), **up("1x5 stale", "b")}
+"""Both instances, until discovery no longer has them."""
+
 
 class Case(NamedTuple):
     """What is scraped, and whether the alert fires then."""
@@ -79,6 +82,10 @@ CASES: Final = [
     Case("InstanceDown", "for a moment", up("1x5 0 1x30"), "8m", None),
     Case("InstanceDown", "and it never reported health", {'up{job="node",instance="a"}': "0x30"}, "8m", None),
     Case("InstanceDown", "for the second day", up("1x5 0x750"), "48h", INSTANCE, step=4),
+    Case("ServiceGone", "with both its targets", GONE, "25m", {"job": "orders"}),
+    Case("ServiceGone", "for ten minutes only", {**GONE, **ready("1x5 stale _x10 1x40")}, "25m", None),
+    Case("ServiceGone", "but for one instance", {**GONE, **ready("1x40", "b")}, "25m", None),
+    Case("ServiceGone", "though its targets are there, and down", up("1x5 0x40"), "25m", None),
     Case("InstanceNotReady", "for five minutes", ready("1 0x30"), "7m", {**INSTANCE, "probe": "readyz"}),
     Case("InstanceNotReady", "while it starts", ready("0x4 1x30"), "4m", None),
     Case("ComponentDown", "for a minute", of("up", "1 0x30"), "3m", HERE),
@@ -192,6 +199,15 @@ CASES: Final = [
     ),
     Case(BURN, "too slowly", {**ready("1x80 0 1"), **ready("1x82", "b")}, "81m", None, 1, "1h"),
     Case(BURN, "too slowly", {**ready("1x120 0 1"), **ready("1x122", "b")}, "484m", None, 4, "6h"),
+    Case(BURN, "only until the first round of checks is in", {**ready("0 1x60"), **ready("1x61", "b")}, "1m", None),
+    Case(
+        BURN,
+        "soon after the service is new",
+        ready("1x9 0x9"),
+        "16m",
+        {"job": "orders", "long": "1h", "short": "5m"},
+        long="1h",
+    ),
     Case(BURN, "and all has been ready for long", ready("1x10 0x2 1x100"), "420m", None, step=4),
 ]
 """The long windows of a burn have less to look back on than they would, which makes no difference to a share. Promtool

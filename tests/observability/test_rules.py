@@ -84,6 +84,8 @@ def test_every_expression_is_about_the_selected_series() -> None:
         ({"timeouts": 1.0}, "between 0 and 1"),
         ({"page_after": "soon"}, "no duration of Prometheus"),
         ({"window": ""}, "no duration of Prometheus"),
+        ({"window": "0"}, "is no time at all"),
+        ({"window": "0h0m"}, "is no time at all"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, object], complaint: str) -> None:
@@ -93,7 +95,13 @@ def test_what_makes_no_sense_is_refused(options: dict[str, object], complaint: s
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"), [({"by": "namespace"}, "leaves out 'job'"), ({"group_wait": "soon"}, "no duration")]
+    ("options", "complaint"),
+    [
+        ({"by": "namespace"}, "leaves out 'job'"),
+        ({"group_wait": "soon"}, "no duration"),
+        ({"group_interval": "0m"}, "is no time at all"),
+        ({"repeat_interval": "0"}, "is no time at all"),
+    ],
 )
 def test_routes_that_make_no_sense_are_refused(options: dict[str, str], complaint: str) -> None:
     """Before Alertmanager is restarted, and does not come up."""
