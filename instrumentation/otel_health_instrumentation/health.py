@@ -57,19 +57,31 @@ class Health:
         self.background = Background()
         self._opened: AsyncExitStack | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
 
     async def open(self) -> None:
         """Run the checks on this event loop from now on, unless they run already."""
         if self.checker.is_open:
             return
-        with guarded("start the checks"):
-            self._loop = asyncio.get_running_loop()
-            self._opened = opened = AsyncExitStack()
-            await opened.enter_async_context(self.checker)
-            if self.clients is not None:
-                self.clients.watch()
-            workers = await self._find_workers(opened)
-            await self._serve_liveness(opened, workers)
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._opening = loop, asyncio.Lock()
+        async with self._opening:
+            if not self.checker.is_open:
+                with guarded("start the checks"):
+                    await self._open()
+
+    async def _open(self) -> None:
+        if self.clients is not None:
+            # Whoever asks first, perhaps for readiness, is to hear of the clients that there are.
+            with guarded("look at the clients"):
+                await self.clients.settle()
+        self._opened = opened = AsyncExitStack()
+        await opened.enter_async_context(self.checker)
+        if self.clients is not None:
+            self.clients.watch()
+        workers = await self._find_workers(opened)
+        await self._serve_liveness(opened, workers)
 
     async def close(self) -> None:
         """Run the checks no more, on the loop where they were started."""

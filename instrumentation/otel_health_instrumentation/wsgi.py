@@ -94,7 +94,7 @@ def _answer(health: Health, app: object, environ: Environ) -> _Answer | None:
         return None
     is_probe = health.pages.is_probe(found)
     answer = _Answer()
-    told = health.background.call(_told(found, scope, answer))
+    told = health.background.call(_told(health, found, scope, answer))
     try:
         told.result(health.checker.answer_within + GRACE_SECONDS if is_probe else METRICS_SECONDS)
     except TimeoutError:
@@ -110,7 +110,8 @@ def _line(status: HTTPStatus) -> str:
     return f"{status.value} {status.phrase}"
 
 
-async def _told(found: Found, scope: Scope, answer: _Answer) -> None:
+async def _told(health: Health, found: Found, scope: Scope, answer: _Answer) -> None:
+    await health.open()
     await found(scope, answer.receive, answer.send)
 
 

@@ -235,3 +235,17 @@ async def test_what_still_stands_there_passes_everything_on(instrument: Instrume
         HealthInstrumentor().uninstrument()
         assert (await client.get("/livez")).status_code == 404
         assert (await client.get("/")).text == "hello"
+
+
+async def test_nobody_is_ready_before_a_critical_client_was_looked_at(instrument: Instrument) -> None:
+    """A server that speaks of no lifespan: those who ask first, and all at once, hear of the client just made."""
+    redis = pytest.importorskip("redis")
+    instrument(critical=["redis-*"])
+    client = redis.Redis(host="127.0.0.1", port=1)
+
+    async with asking(HealthMiddleware(raw)) as asked:
+        answers = await asyncio.gather(*(asked.get("/readyz") for _ in range(3)))
+
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert set(answers[0].json()["checks"]) == {"redis-127.0.0.1-1-0"}
+    del client

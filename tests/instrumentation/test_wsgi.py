@@ -259,3 +259,13 @@ def test_django_outside_of_its_hosts_and_redirects() -> None:
     pytest.importorskip("django")
 
     assert in_fresh_interpreter(DJANGO) == "400 [200, 200, 200, 400]"
+
+
+def test_nobody_is_ready_before_a_critical_client_was_looked_at(instrument: Instrument) -> None:
+    """The first request starts the checks, and may be the one that asks."""
+    redis = pytest.importorskip("redis")
+    instrument(critical=["redis-*"])
+    client = redis.Redis(host="127.0.0.1", port=1)
+
+    assert Answer(flask_app(), "/readyz").status == 503
+    del client

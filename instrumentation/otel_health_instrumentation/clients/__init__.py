@@ -17,7 +17,7 @@ from otel_health_instrumentation.clients.aio_pika import AIO_PIKA
 from otel_health_instrumentation.clients.grpc import GRPC
 from otel_health_instrumentation.clients.hooks import Undo, needs_stand_in, on_made, stand_before, when_imported
 from otel_health_instrumentation.clients.kafka import AIOKAFKA, CONFLUENT_KAFKA
-from otel_health_instrumentation.clients.living import Components, Living
+from otel_health_instrumentation.clients.living import SETTLES, Components, Living
 from otel_health_instrumentation.clients.postgres import ASYNCPG, ASYNCPG_CONNECTIONS, PSYCOPG
 from otel_health_instrumentation.clients.redis import REDIS, VALKEY
 from otel_health_instrumentation.clients.sqlalchemy import SQLALCHEMY
@@ -78,7 +78,7 @@ class Clients:
         self._checker = checker
         self._critical = tuple(critical)
         self._traffic = None if passive_for is None else Traffic(passive_for, clock)
-        self._living = Living(self._changed, self._is_critical, clock)
+        self._living = Living(self._changed, self._is_critical if critical else None, clock)
         self._registered: dict[Server, bool] = {}
         """What is a component, and whether its check is ours: the application may have one of that name."""
         self._undo: list[Undo] = []
@@ -106,6 +106,13 @@ class Clients:
                 each()
         with guarded("forget the clients"):
             self._living.forget()
+
+    async def settle(self) -> None:
+        """Look before anybody is answered, so that nothing that is critical is missing; this may take a moment."""
+        self._living.look()
+        if self._living.settling():
+            await asyncio.sleep(SETTLES)
+            self._living.look()
 
     def watch(self) -> None:
         """Look at the clients every second from now on, in a thread: once the process serves, and not before a fork."""

@@ -1,7 +1,6 @@
 """Hooks: a class tells of its new objects, a module that it was imported; both are taken back without a trace."""
 
 import sys
-from abc import ABCMeta
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import ModuleType
@@ -103,8 +102,9 @@ def needs_stand_in(kind: type) -> bool:
 def stand_before(module: ModuleType, name: str, notice: Notice) -> Undo:
     """Put a class of ours before one in which nothing can be wrapped; see `on_made`.
 
-    Whoever looks it up in the module from now on gets ours, whose objects can be held weakly. Whatever is made by the
-    other counts as made by ours.
+    Whoever looks it up in the module from now on gets ours, whose objects can be held weakly, and count as made by the
+    other. What the other makes does not count as made by ours: that would take a metaclass, and then whoever has one of
+    their own could not derive from it.
     """
     kind = vars(module)[name]
     if _MADE in vars(kind):
@@ -114,11 +114,8 @@ def stand_before(module: ModuleType, name: str, notice: Notice) -> Undo:
     def constructor(self: object, *args: Any, **kwargs: Any) -> None:
         made(self, args, kwargs)
 
-    def counts(cls: type, other: type) -> Any:
-        return issubclass(other, kind) if cls is ours else NotImplemented
-
     said = {"__init__": constructor, "__doc__": kind.__doc__, "__module__": kind.__module__, _MADE: made}
-    ours = ABCMeta(name, (kind,), {**said, "__subclasshook__": classmethod(counts)})
+    ours = type(kind)(name, (kind,), said)
     setattr(module, name, ours)
 
     def undo() -> None:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 from weakref import ref
@@ -23,12 +24,13 @@ SETTLES: Final = 0.05
 class Client:
     """A client that the application made, held weakly."""
 
-    __slots__ = ("_end", "_server", "made_at", "reference", "technology")
+    __slots__ = ("_end", "_server", "made_at", "number", "reference", "technology")
 
-    def __init__(self, client: Any, technology: Technology, made_at: float) -> None:
+    def __init__(self, client: Any, technology: Technology, made_at: float, number: int) -> None:
         self.reference: ref[Any] = ref(client)
         self.technology = technology
         self.made_at = made_at
+        self.number = number
         self._server: Server | None = None
         self._end: ref[Any] | None = None
 
@@ -58,16 +60,22 @@ class Living:
 
     Args:
         changed: Called, by whoever looked, with the components that there are now.
-        at_once: Whether a client of this server is a component before it has lived for a while.
+        at_once: Whether a client of this server is a component before it has lived for a while; None where none is.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, changed: Callable[[Components], None], at_once: Callable[[Server], bool], clock: Callable[[], float]
+        self,
+        changed: Callable[[Components], None],
+        at_once: Callable[[Server], bool] | None,
+        clock: Callable[[], float],
     ) -> None:
         self._changed = changed
         self._at_once = at_once
+        # To learn what a client speaks to may cost a look at the whole heap: not for those that are gone in a moment.
+        self._known_after = LIVES if at_once is None else SETTLES
         self._clock = clock
+        self._numbers = count()
         self._known: list[Client] = []
         self._new: deque[Client] = deque()
         self.components: Components = {}
@@ -78,13 +86,21 @@ class Living:
         """Have a lock that nobody holds, in a forked child, and no thread; what is known lives there as well."""
         self._lock = threading.Lock()
         self._wake: SimpleQueue[None] = SimpleQueue()
+        self._wake.put(None)
         self._thread: threading.Thread | None = None
 
     def add(self, client: object, technology: Technology) -> None:
         """Know of a client from now on."""
         # No lock is taken: whoever makes a client may be anywhere, even in a finalizer in the middle of a look.
-        self._new.append(Client(client, technology, self._clock()))
-        self._wake.put(None)
+        self._new.append(Client(client, technology, self._clock(), next(self._numbers)))
+        if self._thread is None:
+            # Perhaps nobody ever looks: whoever is gone leaves, two of the oldest for each that comes.
+            with suppress(IndexError):
+                for _ in range(2):
+                    oldest = self._new.popleft()
+                    if oldest.reference() is not None:
+                        self._new.append(oldest)
+        self._rouse()
 
     def watch(self) -> None:
         """Look once a second, and when a client is made or gone, in a thread of its own."""
@@ -107,15 +123,17 @@ class Living:
         """See who lives and can be asked, and tell of the components that there are."""
         with self._lock:
             now = self._clock()
-            while self._new:
-                self._known.append(self._new.popleft())
+            with suppress(IndexError):
+                while True:
+                    self._known.append(self._new.popleft())
+            self._known.sort(key=lambda each: each.number)
             known, components = [], dict[Server, tuple[Client, ...]]()
             for each in self._known:
                 client = each.reference()
                 if client is None:
                     continue
                 server = None
-                if now - each.made_at >= SETTLES:
+                if now - each.made_at >= self._known_after:
                     with guarded(f"look at a client of {each.technology.name}"):
                         server = each.server(client)
                     if server is None:
@@ -128,11 +146,20 @@ class Living:
             self._changed(components)
 
     def _stays(self, each: Client, server: Server, now: float) -> bool:
-        return now - each.made_at >= LIVES or self._at_once(server)
+        return now - each.made_at >= LIVES or (self._at_once is not None and self._at_once(server))
+
+    def settling(self) -> bool:
+        """Whether a client may be a component at once that was not looked at yet, for it has just been made."""
+        now = self._clock()
+        return self._at_once is not None and any(now - each.made_at < SETTLES for each in self._known)
 
     def _ended(self, _: object) -> None:
         # The garbage collector calls this at any time, whatever locks are held: no more is done here.
-        self._wake.put(None)
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if self._wake.empty():
+            self._wake.put(None)
 
     def _watch(self, wake: "SimpleQueue[None]") -> None:
         while self._thread is threading.current_thread():

@@ -1,5 +1,6 @@
 """Which clients become checks, for how long, and under which names."""
 
+import dataclasses
 import gc
 import logging
 import os
@@ -227,6 +228,47 @@ def test_those_that_are_promoted_are_critical_and_need_not_wait() -> None:
         critical = {name for name in application.checker.names if application.checker.get(name).critical}
         assert critical == {"redis-a-6379-0", "redis-b-6379-0"}
         del clients
+
+
+def test_processes_that_never_serve_keep_nothing_of_clients_that_are_gone() -> None:
+    """As a worker of Celery that makes one for each task; those that live are in the order in which they were made."""
+    with watching("redis") as application:
+        kept = [ConnectionPool(host="cache") for _ in range(3)]
+        for _ in range(8):
+            for _ in range(50):
+                ConnectionPool(host="task")
+            gc.collect()
+        kept += [ConnectionPool(host="cache") for _ in range(2)]
+        alive = application.clients._living  # noqa: SLF001 - there is no other way to see what is kept, here and below.
+
+        assert len(alive._new) < 150  # noqa: SLF001
+        assert alive._wake.qsize() == 1  # noqa: SLF001
+        assert application.names() == {"redis-cache-6379-0"}
+        (asked,) = alive.components.values()
+        assert [each.reference() for each in asked] == kept
+
+
+def test_what_a_client_speaks_to_is_asked_of_those_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may cost a look at the whole heap; where something is critical it is asked before."""
+    asked: list[object] = []
+    (redis_like,) = (each for each in TECHNOLOGIES.values() if each.name == "redis")
+
+    def ask(pool: object) -> Server | None:
+        asked.append(pool)
+        return redis_like.server(pool)
+
+    spying = dataclasses.replace(redis_like, server=ask)
+    monkeypatch.setitem(TECHNOLOGIES, "redis", spying)
+    for critical, after in (((), LIVES), (("redis-*",), SETTLES)):
+        asked.clear()
+        with watching("redis", critical=critical) as application:
+            pool = ConnectionPool(host="cache")
+            application.names(after=after * 0.9)
+            assert pool not in asked
+            application.names(after=after * 0.2)
+            assert pool in asked
+            del pool
+            asked.clear()
 
 
 def test_clients_made_earlier_are_found() -> None:
