@@ -47,20 +47,13 @@ Tell = Callable[..., None]
 """Takes a message and its arguments, as a logger's methods do."""
 
 
-class Policy(Protocol):
-    """What the metrics read of a check."""
-
-    @property
-    def critical(self) -> bool: ...
-
-
 class Sampled(Protocol):
     """What the metrics read of a component beside its state."""
 
     @property
     def name(self) -> str: ...
     @property
-    def check(self) -> Policy: ...
+    def optional(self) -> bool: ...
     @property
     def slow(self) -> bool: ...
     @property
@@ -278,7 +271,12 @@ class Instruments:
             "",
             "1 while the runs of an up component take nearly as long as their timeout; nothing while they do not.",
         )
-        gauge(names.CHECK_OPTIONAL, [self._read(_optional)], "", "1 for a check that is not critical; else nothing.")
+        gauge(
+            names.CHECK_OPTIONAL,
+            [self._read(_optional)],
+            "",
+            "1 for a check whose failure takes no instance out of service; else nothing.",
+        )
         gauge(
             names.REGISTRATION_UP,
             [self._read(_registered)],
@@ -417,7 +415,7 @@ def _slow(boards: "list[Board]") -> Iterator[Observation]:
 
 def _optional(boards: "list[Board]") -> Iterator[Observation]:
     for component, _ in _components(boards):
-        if not component.check.critical:
+        if component.optional:
             yield Observation(1, _prepared(component).attributes)
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from otel_health import state as states
-from otel_health.check import STANDARD_PROBES, STARTUPZ, Check, judge
+from otel_health.check import LIVEZ, READYZ, STANDARD_PROBES, STARTUPZ, Check, judge
 from otel_health.history import Particulars, remembered
 from otel_health.instant import Instant
 from otel_health.names import COMPONENT
@@ -76,6 +76,13 @@ class Component:
     def name(self) -> str:
         """The name of the check, which is the name of the component."""
         return self.check.name
+
+    @property
+    def optional(self) -> bool:
+        """Whether an instance stays in service without it: no probe fails of those that decide about that."""
+        probes = self.check.probes
+        decides = READYZ in probes or LIVEZ in probes or (STARTUPZ in probes and not self.has_been_up)
+        return not (decides and self.check.critical)
 
     @property
     def abandoned_runs(self) -> int:

@@ -516,11 +516,39 @@ async def test_a_slow_component_is_shown_while_it_is_up_and_slow() -> None:
 
 
 async def test_only_optional_checks_say_so() -> None:
-    """Most are critical, and cost no series."""
+    """Most are critical, and cost no series; what no probe asks that keeps traffic away is none, in effect."""
     exporter = PrometheusExporter()
     checker = Checker(meter_provider=exporter.meter_provider)
     checker.add("postgres", passing())
+    checker.add("threads", passing(), local=True, probes={"livez"})
     checker.add("redis", passing(), critical=False)
+    checker.add("reports", passing(), probes={"batchz"})
+    checker.add("invoices", passing(), probes=())
     await checker.run()
 
-    assert about(exporter, "otel_health_check_optional") == {'{component="redis"}': 1.0}
+    assert set(about(exporter, "otel_health_check_optional")) == {
+        '{component="redis"}',
+        '{component="reports"}',
+        '{component="invoices"}',
+    }
+
+
+@pytest.mark.virtual_time
+async def test_what_only_the_start_needs_is_optional_from_then_on() -> None:
+    """As its probe has it: until it was up once, nothing starts without it."""
+    exporter = PrometheusExporter()
+    checker = virtual_checker(ttl=1e-9, meter_provider=exporter.meter_provider)
+    migrated = False
+
+    async def migrations() -> bool:
+        return migrated
+
+    checker.add("migrations", migrations, probes={"startupz"})
+    for migrated, shown in (
+        (False, {}),
+        (True, {'{component="migrations"}': 1.0}),
+        (False, {'{component="migrations"}': 1.0}),
+    ):
+        await asyncio.sleep(1.0)
+        await checker.run("startupz")
+        assert about(exporter, "otel_health_check_optional") == shown, migrated

@@ -104,8 +104,8 @@ unless on (BY) (job:otel_health_instances:count{} or job:otel_health_instances_d
         waits="page_after",
         summary="A critical component of an instance fails.",
         description=(
-            "{{ $labels.component }} fails on {{ $labels.instance }} of {{ $labels.job }}, which is not ready "
-            "because of it."
+            "{{ $labels.component }} fails on {{ $labels.instance }} of {{ $labels.job }}, which is not ready, or "
+            "is restarted, because of it."
         ),
         expression=f"{_DOWN}unless otel_health_check_optional{{}}",
     ),
@@ -127,7 +127,7 @@ count by (BY, component) (group by (BY, instance, component) (
         severity="warning",
         waits="ticket_after",
         summary="A component fails that the service can do without.",
-        description="{{ $labels.component }} fails on {{ $labels.instance }} of {{ $labels.job }}, whose probes warn.",
+        description="{{ $labels.component }} fails on {{ $labels.instance }} of {{ $labels.job }}, which serves on.",
         expression=f"{_DOWN}and otel_health_check_optional{{}}",
     ),
     Alert(

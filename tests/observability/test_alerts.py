@@ -107,6 +107,18 @@ CASES: Final = [
         "20m",
         None,
     ),
+    Case(
+        "ComponentDownEverywhere",
+        "and it is optional",
+        {
+            **of("up", "0x30"),
+            **of("up", "0x30", instance="b"),
+            **of("optional", "1x30"),
+            **of("optional", "1x30", instance="b"),
+        },
+        "20m",
+        None,
+    ),
     Case("ComponentDownEverywhere", "and there is one instance only", of("up", "0x30"), "20m", None),
     Case(
         "ComponentDownEverywhere",

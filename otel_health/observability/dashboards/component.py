@@ -78,14 +78,14 @@ def component() -> dashboard.Dashboard:
         ),
         number(
             "Without it",
-            "Whether its failure fails the probes that ask it, or only makes them warn.",
+            "Whether its failure takes an instance out of service, or the instance goes on.",
             at_once(OPTIONAL),
             unit=units.NoUnit,
             mappings=[
                 ValueMap(
                     {
                         "0": ValueMappingResult(text="not ready", index=0),
-                        "1": ValueMappingResult(text="goes on, with a warning", index=1),
+                        "1": ValueMappingResult(text="goes on", index=1),
                     }
                 ),
                 NOTHING,
