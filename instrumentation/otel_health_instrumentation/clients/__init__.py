@@ -21,7 +21,7 @@ from otel_health_instrumentation.clients.living import SETTLES, Components, Livi
 from otel_health_instrumentation.clients.postgres import ASYNCPG, ASYNCPG_CONNECTIONS, PSYCOPG
 from otel_health_instrumentation.clients.redis import REDIS, VALKEY
 from otel_health_instrumentation.clients.sqlalchemy import SQLALCHEMY
-from otel_health_instrumentation.clients.technology import Follow, Server, Technology
+from otel_health_instrumentation.clients.technology import UNTOLD, Follow, Server, Technology
 from otel_health_instrumentation.clients.traffic import Traffic, within_a_check
 from otel_health_instrumentation.guard import guarded
 
@@ -185,7 +185,11 @@ class Clients:
 
     def _ask(self, server: Server) -> CheckReturn | Awaitable[CheckReturn]:
         """Ask through the newest client; called in a thread, as for one that is synchronous it must be."""
-        if self._traffic is not None and self._traffic.proves(server):
+        if server.host == UNTOLD:
+            several = self._usable(server)
+            if len(several) > 1:
+                return _all_answer([(technology, client, technology.check(client)) for technology, client in several])
+        elif self._traffic is not None and self._traffic.proves(server):
             return None
         while (found := self._newest(server)) is not None:
             technology, client = found
@@ -201,11 +205,35 @@ class Clients:
         raise Failed("the application has no client of it any more")
 
     def _newest(self, server: Server) -> tuple[Technology, Any] | None:
-        for each in reversed(self._living.components.get(server, ())):
-            client = each.usable()
-            if client is not None:
-                return each.technology, client
+        return next(iter(self._usable(server)), None)
+
+    def _usable(self, server: Server) -> list[tuple[Technology, Any]]:
+        """The clients that can be asked, the newest first."""
+        known = reversed(self._living.components.get(server, ()))
+        return [(each.technology, client) for each in known if (client := each.usable()) is not None]
+
+
+def _all_answer(asked: Sequence[tuple[Technology, Any, CheckFunc]]) -> CheckReturn | Awaitable[CheckReturn]:
+    """Ask clients that may speak to different servers, one after the other: who fails, fails for all."""
+    for technology, client, check in asked:
+        if not is_async(check):
+            try:
+                check()
+            except Exception:
+                if technology.can_be_asked(client):
+                    raise
+
+    async def others_answer() -> CheckReturn:
+        for technology, client, check in asked:
+            if is_async(check):
+                try:
+                    await _asked_on(technology.loop(client), check)
+                except Exception:
+                    if technology.can_be_asked(client):
+                        raise
         return None
+
+    return others_answer() if any(is_async(check) for _, _, check in asked) else None
 
 
 async def _asked_on(loop: asyncio.AbstractEventLoop | None, check: CheckFunc) -> CheckReturn:

@@ -19,10 +19,14 @@ from otel_health_instrumentation.guard import guarded
 
 def _server(said: Mapping[str, Any]) -> Server:
     """Return the server that settings speak of, where what they leave out is said by libpq's variables."""
-    host = said.get("host") or os.environ.get("PGHOST") or "localhost"
+    # The database of whoever does not say which has the user's name, and that is nobody's business.
+    database = said.get("dbname") or os.environ.get("PGDATABASE") or ""
+    host = said.get("host") or said.get("hostaddr")
+    service = said.get("service") or os.environ.get("PGSERVICE")
+    if not host and service:
+        return server("postgresql", service, None, database)  # Where that is, a file knows.
+    host = host or os.environ.get("PGHOST") or os.environ.get("PGHOSTADDR") or "localhost"
     port = said.get("port") or os.environ.get("PGPORT") or 5432
-    user = said.get("user") or os.environ.get("PGUSER") or ""
-    database = said.get("dbname") or os.environ.get("PGDATABASE") or user
     if isinstance(host, list | tuple):
         host = ",".join(host)
     several = isinstance(port, list | tuple) or not str(port).isdigit()
@@ -44,9 +48,9 @@ def _asyncpg_server(place: Any) -> Server | None:
 
 def _of_url(dsn: str) -> dict[str, Any]:
     parts = urlsplit(dsn)
-    user, _, hosts = parts.netloc.rpartition("@")
+    hosts = parts.netloc.rpartition("@")[2]
     host, _, port = (hosts, "", "") if "," in hosts or hosts.endswith("]") else hosts.rpartition(":")
-    said = {"host": unquote(host or port), "port": port if host else "", "user": unquote(user.partition(":")[0])}
+    said = {"host": unquote(host or port), "port": port if host else ""}
     queried = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     return {**said, "dbname": unquote(parts.path.removeprefix("/")), **queried}
 
@@ -99,7 +103,9 @@ def _connection_server(connection: Any) -> Server | None:
     if connection._pool_holder is not None:  # noqa: SLF001
         return None
     host, port = _address(connection)
-    return server("postgresql", host, port, connection._params.database)  # noqa: SLF001
+    settings = connection._params  # noqa: SLF001
+    # Where no database was said it has the user's name, which is to be in no name of ours.
+    return server("postgresql", host, port, "" if settings.database == settings.user else settings.database)
 
 
 def _address(connection: Any) -> tuple[str, int]:
@@ -147,7 +153,7 @@ def _psycopg_server(pool: Any) -> Server | None:
         return None  # Whoever is called for it may answer otherwise every time.
     settings = pool.kwargs if isinstance(pool.kwargs, dict) else {}
     said = import_module("psycopg.conninfo").conninfo_to_dict(pool.conninfo)
-    known = {name: settings[name] for name in ("host", "port", "dbname", "user") if name in settings}
+    known = {name: settings[name] for name in ("host", "hostaddr", "port", "dbname", "service") if name in settings}
     return _server({**said, **known})
 
 

@@ -9,11 +9,15 @@ from weakref import WeakKeyDictionary
 from otel_health import CheckFunc
 from otel_health.checks import sqlalchemy
 from otel_health_instrumentation.clients.hooks import Undo, on_made
-from otel_health_instrumentation.clients.technology import Answers, Server, Technology, server
+from otel_health_instrumentation.clients.technology import UNTOLD, Answers, Server, Technology, server
 from otel_health_instrumentation.clients.traffic import within_a_check
 
 _PORTS: Final = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306, "oracle": 1521, "mssql": 1433}
 """Where a database listens if its URL does not say; so it has one name however it is spelled."""
+
+
+_PLACES: Final = ("host", "hostaddr", "service", "dsn", "unix_socket")
+"""What drivers are told of a server in the query of a URL."""
 
 
 def _server(engine: Any) -> Server | None:
@@ -21,10 +25,22 @@ def _server(engine: Any) -> Server | None:
     kind = url.get_backend_name()
     if url.host is None and url.database in (None, "", ":memory:"):
         # Nothing outside this process could fail: a database in memory. Or only the driver knows where it goes.
-        return None if kind == "sqlite" else server(kind, url.query.get("host", "default"))
+        return (
+            None if kind == "sqlite" else server(kind, _queried(url.query) or UNTOLD, None, url.query.get("dbname", ""))
+        )
     if url.host is None:
-        return server(kind, url.query.get("host", ""), None, url.database)
+        return server(kind, _queried(url.query), None, url.database)
     return server(kind, url.host, url.port or _PORTS.get(kind), url.database or "")
+
+
+def _queried(query: Mapping[str, Any]) -> str:
+    """What a URL says of its server behind the question mark; a connection string in there may hold a password."""
+    for name in _PLACES:
+        said = query.get(name, "")
+        place = said if isinstance(said, str) else ",".join(said)
+        if place and "=" not in place:
+            return place
+    return ""
 
 
 def _check(engine: Any) -> CheckFunc:

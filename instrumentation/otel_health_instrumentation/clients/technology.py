@@ -13,6 +13,9 @@ from otel_health import CheckFunc
 LONGEST_NAME: Final = 64
 """As many letters as the name of a component may have."""
 
+UNTOLD: Final = "default"
+"""The host of those that only their driver knows: what stands behind it may be several."""
+
 _FOREIGN: Final = re.compile(r"[^a-z0-9_.-]+")
 
 

@@ -192,10 +192,10 @@ async def test_the_channel_that_telemetry_is_exported_through_is_no_component() 
 
 SAID: list[tuple[dict[str, Any], str]] = [
     ({"dsn": "postgresql://orders:s3cret@db:5433/shop"}, "postgresql-db-5433-shop"),
-    ({"dsn": "postgresql://orders:s3cret@db/"}, "postgresql-db-5432-orders"),
+    ({"dsn": "postgresql://s3cret:s3cret@db/"}, "postgresql-db-5432"),
     ({"dsn": "postgres:///shop?host=db&port=5433"}, "postgresql-db-5433-shop"),
     ({"dsn": "postgresql://db/shop", "database": "other"}, "postgresql-db-5432-other"),
-    ({"host": "db", "user": "orders", "password": "s3cret"}, "postgresql-db-5432-orders"),
+    ({"host": "db", "user": "s3cret", "password": "s3cret"}, "postgresql-db-5432"),
     ({"host": ["a", "b"], "port": 5432, "database": "shop"}, "postgresql-a-b-5432-shop"),
 ]
 
@@ -217,7 +217,10 @@ async def test_the_name_of_a_pool_of_asyncpg(settings: dict[str, Any], name: str
     ("conninfo", "settings", "name"),
     [
         ("postgresql://orders:s3cret@db:5433/shop", {}, "postgresql-db-5433-shop"),
-        ("host=db user=orders password=s3cret", {}, "postgresql-db-5432-orders"),
+        ("host=db user=s3cret password=s3cret", {}, "postgresql-db-5432"),
+        ("hostaddr=10.0.0.1 dbname=shop", {}, "postgresql-10.0.0.1-5432-shop"),
+        ("service=orders", {}, "postgresql-orders"),
+        ("dbname=shop", {"service": "orders"}, "postgresql-orders-shop"),
         ("host=a,b port=5432,5433 dbname=shop", {}, "postgresql-a-b-5432-5433-shop"),
         ("", {"host": "db", "dbname": "shop", "autocommit": True}, "postgresql-db-5432-shop"),
     ],

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import redis
@@ -134,6 +135,33 @@ async def test_the_newest_client_is_asked() -> None:
         del older
 
 
+async def test_where_only_drivers_know_the_server_all_clients_are_asked() -> None:
+    """They may speak to different ones: the failure of one is not to be hidden by another that was made later."""
+    asked: list[str] = []
+
+    def up() -> Any:
+        asked.append("up")
+        return MagicMock()
+
+    def down() -> Any:
+        asked.append("down")
+        raise ConnectionRefusedError("no")
+
+    with watching("sqlalchemy") as application:
+        working = sqlalchemy.create_engine("postgresql+psycopg://", creator=up, _initialize=False)
+        application.names()
+        assert await application.status("postgresql-default") == "pass"
+        engines = [
+            sqlalchemy.create_engine("postgresql+psycopg://", creator=each, _initialize=False) for each in (down, up)
+        ]
+        application.names()
+        asked.clear()
+        assert await application.status("postgresql-default") == "fail"
+        assert set(asked) == {"up", "down"}
+        del engines, working
+    gc.collect()
+
+
 NAMED_BY_PATH = Server("sqlite", "", None, "orders.sqlite3").name
 
 
@@ -171,6 +199,9 @@ async def test_a_client_that_goes_before_it_is_asked_takes_its_check_along() -> 
         (lambda: _engine("postgresql+psycopg://orders:s3cret@db/orders"), "postgresql-db-5432-orders"),
         (lambda: _engine("postgresql+psycopg://orders:s3cret@db:5433/orders"), "postgresql-db-5433-orders"),
         (lambda: _engine("postgresql+psycopg://orders:s3cret@/orders?host=a:1&host=b:2"), None),
+        (lambda: _engine("postgresql+psycopg://?service=orders"), "postgresql-orders"),
+        (lambda: _engine("postgresql+psycopg:///shop?service=orders"), "postgresql-orders-shop"),
+        (lambda: _engine("postgresql+psycopg://?dsn=host%3Da+password%3Ds3cret"), "postgresql-default"),
         (lambda: _engine("mysql+pymysql://orders:s3cret@db/orders"), "mysql-db-3306-orders"),
         (lambda: _engine("sqlite:////srv/orders.db"), "sqlite-srv-orders.db-89e289"),
         (lambda: _engine("sqlite://"), None),

@@ -115,7 +115,7 @@ WAYS = [
     Way("sqlalchemy", "postgres", clients.engine, "postgresql-127.0.0.1-{port}-postgres", closes=False),
     Way("sqlalchemy", "postgres", clients.async_engine, "postgresql-127.0.0.1-{port}-postgres", closes=False),
     Way("asyncpg", "postgres", clients.asyncpg_pool, "postgresql-127.0.0.1-{port}-postgres"),
-    Way("asyncpg-connections", "postgres", connection, "postgresql-127.0.0.1-{port}-postgres", closes=False),
+    Way("asyncpg-connections", "postgres", connection, "postgresql-127.0.0.1-{port}", closes=False),
     Way("psycopg", "postgres", clients.psycopg_sync, "postgresql-127.0.0.1-{port}-postgres"),
     Way("psycopg", "postgres", clients.psycopg_async, "postgresql-127.0.0.1-{port}-postgres"),
     Way("aio-pika", "rabbitmq", robust, "rabbitmq-127.0.0.1-{port}"),
