@@ -109,6 +109,8 @@ class Registered(Protocol):
 
     @property
     def is_registered(self) -> bool: ...
+    @property
+    def may_be_known(self) -> bool: ...
 
 
 class Board(Protocol):

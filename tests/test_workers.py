@@ -25,9 +25,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from otel_health import Checker, Degraded, Status
-from otel_health.lifecycle import LivenessServer
+from otel_health.lifecycle import Drain, LivenessServer
 from otel_health.lifecycle.serving.slate import Slate
 from otel_health.prometheus import PrometheusExporter
+from otel_health.registration import Instance, Member, Registration, Standing
 from otel_health.report import CheckResult, ErrorType
 from otel_health.workers import Workers
 from otel_health.workers.exposition import merged
@@ -599,6 +600,55 @@ async def test_who_follows_takes_every_result_and_who_leads_runs_in_time() -> No
             assert checker.report().status is Status.PASS
     finally:
         sibling.close()
+
+
+class Slow:
+    """A service registry that takes its time to take an instance out."""
+
+    name, ttl = "memory", 15.0
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()
+        self.asked, self.may_go = asyncio.Event(), asyncio.Event()
+
+    async def register(self, instance: Instance, _: Standing) -> None:
+        """Take it in."""
+        self.known.add(instance.id)
+
+    renew = register
+
+    async def withdraw(self, instance: Instance) -> None:
+        """Take it out, when it may."""
+        self.asked.set()
+        await self.may_go.wait()
+        self.known.discard(instance.id)
+
+    async def members(self, _: str) -> list[Member]:
+        """Nobody asks."""
+        return []
+
+
+@pytest.mark.usefixtures("runtime")
+async def test_a_leader_that_drains_lets_another_lead_as_soon_as_its_instance_is_withdrawn() -> None:
+    """Not before, or it would take out what the other has put there; nor at its end, with nobody registered so long."""
+    registry, checker = Slow(), Checker()
+    drain, workers = Drain(checker, delay=600.0), Workers(checker, group="shop", wedged_after=0.04)
+    where = {"service": "orders", "address": "127.0.0.1", "port": 8000, "timeout": 60.0}
+    async with checker, workers, drain, Registration(checker, registry, drain=drain, workers=workers, **where):  # type: ignore[arg-type]
+        successor = Leadership(workers.place / LOCK)
+        await eventually(lambda: registry.known != set())
+
+        drain.begin()
+        await registry.asked.wait()
+        await asyncio.sleep(0.1)
+        assert (workers.leads, successor.seek()) == (True, False)
+        registry.may_go.set()
+
+        await eventually(successor.seek)
+        assert (registry.known, workers.leads) == (set(), False)
+        successor.give_up()
+        await asyncio.sleep(0.1)
+        assert not workers.leads
 
 
 @pytest.mark.usefixtures("runtime")

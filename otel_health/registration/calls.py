@@ -22,9 +22,9 @@ class Outcome(NamedTuple):
 
 
 class Calls:
-    """Makes calls one at a time, as the Checker makes the runs of a check.
+    """Makes calls as the Checker makes the runs of a check.
 
-    So a name resolution that hangs holds one thread, and is not begun again while it does.
+    So a name resolution that hangs holds one thread, and no later call is begun while it does.
 
     Args:
         clock: Monotonic seconds.
@@ -42,11 +42,12 @@ class Calls:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._runner.attach(loop)
-            self._slot, self._loop = Slot(self._runner, _nothing, local=False), loop
-        assert self._slot is not None
-        self._slot.function = call
+            self._slot, self._loop = None, loop
+        # Its own, so that calls that overlap do not take each other's function; what a former one left stays counted.
+        slot = self._slot = Slot(self._runner, call, local=False).succeed(self._slot)
+        slot.is_async = True
         done: asyncio.Future[Run] = loop.create_future()
-        run = self._run = Run(self._slot, timeout, lambda ended: set_once(done, ended))
+        run = self._run = Run(slot, timeout, lambda ended: set_once(done, ended))
         self._runner.begin(run)
         try:
             await done
@@ -79,6 +80,3 @@ def _unended(run: Run) -> TimeoutError | None:
     if run.reason is not None:
         return TimeoutError(f"no answer within {run.timeout:.3g} s")
     return TimeoutError("given up") if run.withdrawn else None
-
-
-async def _nothing() -> None: ...

@@ -149,6 +149,11 @@ class Registration:
         """Whether the registry holds the instance, as far as this side can know."""
         return self._told is not None and self._checker.now() < self._pace.believed_until
 
+    @property
+    def may_be_known(self) -> bool:
+        """Whether the registry may have heard of the instance, and its withdrawal is not over."""
+        return self._attempted and self._task is not None and not self._task.done()
+
     async def __aenter__(self) -> Self:
         if self._task is not None:
             raise RuntimeError("this Registration is entered already; use one for each registry")

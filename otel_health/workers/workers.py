@@ -181,8 +181,13 @@ class Workers:
         assert self._siblings is not None
         assert self._leadership is not None
         self._timer = asyncio.get_running_loop().call_later(self._tick, self._beat)
-        if self._leadership.seek():
-            self._checker.engine.share(self)
+        engine = self._checker.engine
+        if engine.leaving:
+            # Another may speak for all as soon as nothing of what this one has said is still to be taken back.
+            if not any(each.may_be_known for each in engine.registrations):
+                self._leadership.give_up()
+        elif self._leadership.seek():
+            engine.share(self)
         self._learn()
         self._tell()
         self._siblings.stay()

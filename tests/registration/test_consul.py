@@ -1,5 +1,6 @@
 """Consul beyond what every registry is put to: its words, its older versions, its tokens, its ghosts."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,6 +47,20 @@ async def test_a_warning_is_a_warning_to_consuls_own_readers(consul: Place, stat
     await registry.withdraw(instance)
     assert (await agent.ask("GET", f"/v1/agent/health/service/id/{instance.id}")).status == 404
     await registry.withdraw(instance)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_readers_who_ask_at_once_are_each_given_what_they_asked_for(host: str) -> None:
+    """Outside a check too, where nobody else keeps their calls apart."""
+    services = ["orders", "payments", "users"]
+    async with serving(ConsulAgent(monotonic)) as port:
+        registry = ConsulRegistry(f"http://{host}:{port}")
+        for service in services:
+            await registry.register(Instance(service, f"{service}-1", "10.0.0.7", 8000), PASS)
+
+        found = await asyncio.gather(*map(registry.members, services))
+
+    assert [[member.instance.service for member in members] for members in found] == [[each] for each in services]
 
 
 @pytest.mark.parametrize("code", [404, 500, 400, 503, 429])
