@@ -1,10 +1,11 @@
 """Supervised tasks: started anew when they crash, less and less often, and given up in the end."""
 
 import asyncio
+import inspect
 import os
 import re
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from itertools import pairwise
 from typing import Any
 
@@ -503,6 +504,30 @@ async def test_a_thread_that_does_not_end_is_told_of_and_waited_for_no_longer(ca
         await eventually(entered.is_set)
     let_go.set()
     assert "the thread of task consumer has not ended within 0.05 s" in caplog.text
+
+
+async def test_a_thread_that_returns_a_coroutine_after_the_stop_has_it_closed() -> None:
+    """Nobody would supervise it."""
+    let_go, entered = threading.Event(), threading.Event()
+    made: list[Coroutine[object, object, None]] = []
+
+    async def consume() -> None:
+        await asyncio.Event().wait()
+
+    def connect() -> Awaitable[None]:
+        entered.set()
+        let_go.wait()
+        made.append(consume())
+        return made[0]
+
+    async with Checker() as checker, Supervisor(checker, stop_within=0.05) as supervisor:
+        supervisor.start("consumer", connect)
+        await eventually(entered.is_set)
+        await supervisor.stop("consumer")
+        let_go.set()
+        await eventually(lambda: "otel_health-consumer" not in {thread.name for thread in threading.enumerate()})
+        await asyncio.sleep(0)
+        assert inspect.getcoroutinestate(made[0]) == inspect.CORO_CLOSED
 
 
 # What is told.

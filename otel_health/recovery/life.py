@@ -32,6 +32,7 @@ class Life:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[BaseException | None] | None = None
+        self._cancelled = False
         self._forsaken = False
         self.ended: asyncio.Future[BaseException | None] = self._loop.create_future()
         """What ended it; None where it returned."""
@@ -49,7 +50,8 @@ class Life:
         return self._task is None
 
     def cancel(self) -> None:
-        """Ask it to end, where it can be asked."""
+        """Ask it to end, where it can be asked; a thread at least drives nothing on when it returns."""
+        self._cancelled = True
         if self._task is not None:
             self._task.cancel()
 
@@ -111,7 +113,9 @@ class Life:
             close(value)
 
     def _called(self, value: object, error: BaseException | None) -> None:
-        if error is None and inspect.isawaitable(value):
+        if inspect.isawaitable(value) and not self._cancelled:
             self._drive(lambda: value)
-        else:
-            set_once(self.ended, error)
+            return
+        if isinstance(value, types.CoroutineType):
+            close(value)
+        set_once(self.ended, error)

@@ -55,11 +55,11 @@ class EtcdRegistry:
     async def register(self, instance: Instance, standing: Standing) -> None:
         """Enter the instance, in place of whatever has its id.
 
-        A lease that may still live is kept: of two, the older could take the key with it when it ends.
+        A lease that may still live is kept, and prolonged: of two, the older could take the key with it when it ends.
         """
         if instance.id in self._leases:
             try:
-                await self._agree(instance, standing)
+                await self.renew(instance, standing)
             except NotRegistered:
                 del self._leases[instance.id]
             else:

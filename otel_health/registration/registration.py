@@ -17,7 +17,7 @@ from otel_health.lifecycle.loop_monitor import require_open
 from otel_health.redaction import describe, redact
 from otel_health.registration.calls import Calls
 from otel_health.registration.findings import Findings
-from otel_health.registration.pace import Pace
+from otel_health.registration.pace import PATIENCE, Pace
 from otel_health.registration.registry import (
     Member,
     NotRegistered,
@@ -136,6 +136,8 @@ class Registration:
         self._was_ready = False
         self._attempted = False
         """Whether the registry may have heard of the instance."""
+        self._unanswered = False
+        """Whether nobody has answered the last call that told of it."""
         self._told: Standing | None = None
         """What the registry was told last; None where it does not know the instance."""
         self._heard = asyncio.Event()
@@ -279,6 +281,7 @@ class Registration:
         call = self.registry.renew if renews else self.registry.register
         self._attempted = True
         error = (await self._calls.make(partial(call, self.instance, standing), self._pace.patience)).error
+        self._unanswered = error is not None and not isinstance(error, NotRegistered | Refused)
         if error is None:
             self._told = standing
             self._heard.set()
@@ -306,6 +309,12 @@ class Registration:
         call = partial(self.registry.withdraw, self.instance)
         if (await self._calls.make(call, min(self._pace.patience, left))).error is not None:
             await asyncio.sleep(random.uniform(0.0, min(WITHDRAWALS, left)))
+            return False
+        if self._unanswered:
+            # A slow registry may carry it out after the withdrawal, which is made once more, as late as may be.
+            self._unanswered = False
+            margin = min(PATIENCE, self._timeout / 3)
+            await asyncio.sleep(max(self._leave_by - self._checker.now() - margin, 0.0))
             return False
         self._told = None
         self._checker.note(logging.INFO, "%s is withdrawn from %s", self.instance.id, self.registry.name)

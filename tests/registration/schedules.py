@@ -50,7 +50,27 @@ class Line:
             again_after *= 2
 
 
-def over(line: Line, ttl: float = TTL) -> ConsulRegistry:
+class Tardy:
+    """The way to an agent that carries out a registration late, whether or not anybody still waits for it."""
+
+    def __init__(self, agent: ConsulAgent) -> None:
+        self._agent = agent
+        self._under_way: set[asyncio.Task[Spoken]] = set()
+
+    async def ask(self, method: str, path: str, body: object = None) -> Spoken:
+        """Ask, and wait for what nothing can call back."""
+        task = asyncio.ensure_future(self._carried_out(method, path, body))
+        self._under_way.add(task)
+        return await asyncio.shield(task)
+
+    async def _carried_out(self, method: str, path: str, body: object) -> Spoken:
+        if path.endswith("/service/register"):
+            await asyncio.sleep(0.8)
+        status, said = self._agent.answer(method, path, {}, b"" if body is None else json.dumps(body).encode())
+        return Spoken(status, said)
+
+
+def over(line: Line | Tardy, ttl: float = TTL) -> ConsulRegistry:
     """Return Consul at the end of a line."""
     registry = ConsulRegistry(ttl=ttl)
     registry._api = line  # type: ignore[assignment]  # noqa: SLF001 - the network is not what is tested here.

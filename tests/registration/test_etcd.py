@@ -118,6 +118,24 @@ async def test_a_keepalive_without_a_ttl_is_a_lost_lease(etcd: Place) -> None:
     await registry.withdraw(instance)
 
 
+async def test_registering_again_prolongs_the_lease_that_is_held(etcd: Place) -> None:
+    """Or what was just registered would be gone in a moment."""
+    registry, instance = etcd.registry(ttl=60), instance_of(etcd)
+    await registry.register(instance, PASS)
+    entry = await Etcd(etcd).entry(f"/services/{etcd.service}/1")
+
+    async def left() -> int:
+        return int((await Etcd(etcd).ask("/lease/timetolive", {"ID": entry["lease"]}))["TTL"])
+
+    await asyncio.sleep(1.5)
+    before = await left()
+
+    await registry.register(instance, PASS)
+
+    assert await left() > before
+    await registry.withdraw(instance)
+
+
 async def test_a_lease_that_ends_between_keepalive_and_key_is_noticed(etcd: Place) -> None:
     """A key that could not be put is none."""
     registry, instance = etcd.registry(), instance_of(etcd)

@@ -6,12 +6,14 @@ from functools import partial
 import pytest
 
 from otel_health.registration import Registration
+from tests.doubles import passing
 from tests.registration.consul_agent import ConsulAgent
 from tests.registration.schedules import (
     BACK,
     ORDERS,
     TTL,
     Line,
+    Tardy,
     World,
     false_expiries,
     heartbeats,
@@ -20,7 +22,7 @@ from tests.registration.schedules import (
     live_through,
     over,
 )
-from tests.virtual import virtual_checker
+from tests.virtual import now, virtual_checker
 
 
 @pytest.mark.parametrize("first", range(0, 60, 20))
@@ -115,3 +117,20 @@ async def test_a_dead_registry_is_called_rarely_and_told_of_rarely() -> None:
         assert checker.report().status == "pass"
 
     assert 300 < asked < 1000
+
+
+@pytest.mark.virtual_time
+async def test_what_a_slow_agent_registers_after_the_withdrawal_is_taken_back() -> None:
+    """The call was given up, and nobody can tell whether it was heard."""
+    agent = ConsulAgent(now)
+    async with virtual_checker() as checker:
+        checker.add("ok", passing())
+        where = {"service": "orders", "address": "127.0.0.1", "port": 8000}
+        async with Registration(checker, over(Tardy(agent)), **where):  # type: ignore[arg-type]
+            await asyncio.sleep(0.3)
+            begun = now()
+        assert now() - begun <= 1.5
+        assert "PUT /v1/agent/service/register" in agent.requests
+        await asyncio.sleep(2)
+
+    assert agent.services == {}
