@@ -97,13 +97,21 @@ def require_request(
 
 
 async def ask(
-    request: Request, trust: Trust, *, redirects: int = 0, read_body: bool = False, body_bytes: int = BODY_BYTES
+    request: Request,
+    trust: Trust,
+    *,
+    redirects: int = 0,
+    read_body: bool = False,
+    body_bytes: int = BODY_BYTES,
+    skipped: int = 0,
 ) -> Answer:
     """Send the request on a connection of its own and return what is answered.
 
     Each address is resolved once, held against the rules, and then connected to: a name that changes its mind in
     between changes nothing. A redirect is followed only as often as it is asked for, from GET and HEAD, not from
     https to http, and to another host or port only at a public address and without the headers given.
+
+    Of a name's addresses those that are `skipped` are asked last: one that accepts and never answers hides the others.
 
     Raises:
         ForbiddenAddress: The target led where a check never connects.
@@ -115,7 +123,9 @@ async def ask(
         addresses = await resolve(url.host, url.port)
         _permit(url, addresses, request.url, public=request.public)
         tls = await trust.context() if url.scheme == "https" else None
-        async with connected(addresses, url.port, tls=tls, name=url.host) as (reader, writer):
+        first = skipped % len(addresses)
+        in_turn = addresses[first:] + addresses[:first]
+        async with connected(in_turn, url.port, tls=tls, name=url.host) as (reader, writer):
             writer.write(_head(request, url, headers) + (request.body or b""))
             answer = await _answer(reader, request.method, body_bytes if read_body else 0)
         if not redirects or answer.status not in _REDIRECTS or "location" not in answer.headers:

@@ -29,7 +29,9 @@ class Spoken(NamedTuple):
 
 
 class JsonApi:
-    """An API that is asked at the first of its addresses until that fails, and then at the next.
+    """An API that is asked at the first of its URLs until that fails, and then at the next.
+
+    Once each of them has failed, they are asked again at the next address of their names.
 
     Args:
         subject: What it is the API of.
@@ -48,6 +50,8 @@ class JsonApi:
         for request in self._requests:
             if request.url.path != "/":
                 raise ValueError(f"{subject}: the URL has a path or a query; give the address alone")
+        self._unanswered = 0
+        """Calls so far that nobody has answered."""
         self._trust = Trust(subject, context)
         self._calls = Calls()
 
@@ -59,7 +63,7 @@ class JsonApi:
             Failed: What came back is no HTTP.
             Refused: What came back is longer than it may be.
         """
-        request = self._requests[0]
+        request = self._requests[self._unanswered % len(self._requests)]
         encoded = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
         request = replace(
             request,
@@ -79,12 +83,13 @@ class JsonApi:
 
     async def _ask(self, request: Request) -> Spoken:
         answered = False
+        rounds = self._unanswered // len(self._requests)
         try:
-            answer = await ask(request, self._trust, read_body=True, body_bytes=ANSWER_BYTES)
+            answer = await ask(request, self._trust, read_body=True, body_bytes=ANSWER_BYTES, skipped=rounds)
             answered = answer.status < 500
         finally:
             if not answered:
-                self._requests.append(self._requests.pop(0))
+                self._unanswered += 1
         if len(answer.body) >= ANSWER_BYTES:
             raise Refused(f"answered more than {ANSWER_BYTES} bytes")
         try:

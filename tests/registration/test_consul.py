@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -61,6 +62,29 @@ async def test_readers_who_ask_at_once_are_each_given_what_they_asked_for(host: 
         found = await asyncio.gather(*map(registry.members, services))
 
     assert [[member.instance.service for member in members] for members in found] == [[each] for each in services]
+
+
+async def test_another_address_of_the_name_is_asked_where_the_first_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It accepts every connection, so that nothing but its silence says that it is frozen."""
+    resolver = socket.getaddrinfo
+
+    def two(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
+        if host != "localhost":
+            return resolver(host, port, *arguments, **options)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    agent = ConsulAgent(monotonic)
+    async with serving(agent) as port:
+        with socket.create_server(("127.0.0.2", port)):
+            registry, checker = ConsulRegistry(f"http://localhost:{port}"), Checker()
+            registration = Registration(checker, registry, service="orders", address="127.0.0.1", port=8000)
+            async with checker, registration:
+                await eventually(lambda: registration.is_registered)
+                assert agent.status("orders-127.0.0.1-8000") == "passing"
+    assert agent.services == {}
 
 
 @pytest.mark.parametrize("code", [404, 500, 400, 503, 429])
