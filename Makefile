@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 # Test files that run at the same time: most of a test is waiting.
-JOBS ?= 3
+JOBS ?= 4
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -17,7 +17,7 @@ run: ## Run the example service on http://127.0.0.1:$PORT (8000)
 
 test: ## Run the tests; ARGS are handed to pytest
 	@scripts/venv .venv examples,test,clients,instrumentation,observability
-	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: ## Check style and types
 	@scripts/venv .venv examples,test,clients,instrumentation,observability,lint
