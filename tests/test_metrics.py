@@ -271,6 +271,8 @@ async def test_the_exporters_own_reader_holds_more() -> None:
 
 async def test_a_provider_that_was_there_before_keeps_its_limits() -> None:
     """The application's own instruments do not take more memory because somebody looks at them."""
+    if not hasattr(PrometheusExporter().meter_provider, "cardinality_limit"):
+        pytest.skip("this version of the reader has no cardinality_limits")
     provider = MeterProvider()
     exporter = PrometheusExporter(meter_provider=provider)
     counter = provider.get_meter("orders").create_counter("orders")
