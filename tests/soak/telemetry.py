@@ -340,7 +340,7 @@ class Recorders(MeterProvider):
         return self.recorder
 
 
-RARE: Final = {names.CHECK_SLOW, names.TASK_STATE}
+RARE: Final = {names.CHECK_SLOW, names.TASK_STATE, names.REGISTRATION_UP}
 """Instruments that have nothing to say of these components."""
 
 
