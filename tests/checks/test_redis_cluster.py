@@ -88,8 +88,9 @@ class Cluster:
         await eventually(self.is_well, 20.0)
 
     def is_well(self) -> bool:
-        """Whether every node says so."""
-        return all(b"cluster_state:ok" in each.execute_command("CLUSTER", "INFO") for each in self.administrators)
+        """Whether every node says so, and knows of every slot: it looks at its state only now and then."""
+        told = [each.execute_command("CLUSTER", "INFO") for each in self.administrators]
+        return all(b"cluster_state:ok" in each and b"cluster_slots_assigned:16384" in each for each in told)
 
 
 @pytest.fixture

@@ -85,12 +85,12 @@ async def test_an_instance_that_fails_for_long_is_forgotten_and_comes_back() -> 
     await asyncio.sleep(1.0)
     await world.turn_unready()
     seen = []
-    for _ in range(1300):
-        await asyncio.sleep(0.5)
+    for _ in range(13_000):
+        await asyncio.sleep(0.05)
         seen.append(world.agent.status(ORDERS))
     gone = [number for number, status in enumerate(seen) if status is None]
 
-    assert 1 <= len(gone) <= 10
+    assert 1 <= len(gone) <= 110
     assert seen[-1] == "critical"
     await world.close()
 
