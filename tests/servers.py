@@ -108,7 +108,11 @@ class OwnServer:
 
     def pause(self) -> None:
         """Freeze it: connections stay open, and the kernel accepts new ones, but nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        family = self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + PATIENCE
+        while not all(map(stopped, family)):
+            assert time.monotonic() < deadline, f"{self._command[0]} cannot be stopped"
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let it go on where it was frozen."""
@@ -473,6 +477,13 @@ def lives(pid: int) -> bool:
     with suppress(OSError):
         return parent_and_state(Path(f"/proc/{pid}/stat"))[1] != "Z"
     return False
+
+
+def stopped(pid: int) -> bool:
+    """Whether every thread of a process has stopped, some time after SIGSTOP, or ended."""
+    with suppress(OSError):
+        return all(parent_and_state(task / "stat")[1] in "TtZX" for task in Path(f"/proc/{pid}/task").iterdir())
+    return not lives(pid)
 
 
 def parent_and_state(stat: Path) -> tuple[int, str]:

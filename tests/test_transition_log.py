@@ -241,8 +241,9 @@ class Faulty(LogRecordProcessor):
         return True
 
 
-async def test_a_log_processor_that_hangs_holds_up_nobody() -> None:
-    """Neither the loop nor a verdict."""
+async def test_a_log_processor_that_hangs_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the loop nor a verdict; once it lets go, everything is told."""
+    caplog.set_level(logging.INFO)
     let_go = threading.Event()
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(Faulty(let_go.wait))  # type: ignore[arg-type]
@@ -264,6 +265,7 @@ async def test_a_log_processor_that_hangs_holds_up_nobody() -> None:
 
     assert longest < 0.5
     let_go.set()
+    await eventually(lambda: len(caplog.records) == 3)
 
 
 async def test_a_log_processor_that_raises_costs_no_line(caplog: pytest.LogCaptureFixture) -> None:

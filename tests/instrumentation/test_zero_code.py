@@ -79,6 +79,14 @@ def body(service: Service, path: str) -> str:
         connection.close()
 
 
+def waits_to_say(service: Service, path: str, line: str) -> None:
+    """Wait until it answers with this."""
+    deadline = time.monotonic() + PATIENCE
+    while line not in (answer := body(service, path)):
+        assert time.monotonic() < deadline, f"{path} does not say {line}:\n{answer}"
+        time.sleep(0.005)
+
+
 def spans(service: Service) -> list[str]:
     """The names of the spans that it has printed."""
     return [line.split('"')[3] for line in service.log.splitlines() if line.startswith('    "name"')]
@@ -123,7 +131,7 @@ def test_a_dependency_that_fails_fails_its_component(command: tuple[str, ...], t
             for path in (f"/readyz/{component}", "/readyz"):
                 service.waits_for(path, 503)
             assert [service.get(f"/{probe}") for probe in ("livez", "startupz")] == [200, 200]
-            assert f'otel_health_check_up{{component="{component}"}} 0.0' in body(service, "/metrics")
+            waits_to_say(service, "/metrics", f'otel_health_check_up{{component="{component}"}} 0.0')
 
             redis.start()
             service.waits_for(f"/readyz/{component}", 200)

@@ -176,7 +176,7 @@ def _refused() -> Any:
 async def test_a_client_that_goes_before_it_is_asked_takes_its_check_along() -> None:
     """Nobody is told that a component fails which is not there any more."""
     told: list[object] = []
-    with watching() as application:
+    with watching("redis") as application:
         application.checker.subscribe(told.append)
         client = redis.Redis()
         assert application.names() == {"redis-localhost-6379-0"}
