@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from otel_health import Checker, Degraded
 from otel_health.prometheus import PrometheusExporter
 
-DATABASE_URL = os.environ.get("DATABASE_URL", "postgresql://postgres@127.0.0.1:55432/postgres")
-REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:56379/0")
+DATABASE_URL = os.environ.get("DATABASE_URL", "postgresql://postgres@127.0.0.1:25432/postgres")
+REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:26379/0")
 
 exporter = PrometheusExporter(service_name="shop")
 checker = Checker(timeout=1.0, interval=5.0, meter_provider=exporter.meter_provider)

@@ -1,6 +1,6 @@
 """A service that is in etcd for as long as it is ready, and stays ready where its database is gone for every replica.
 
-    make services                                             # an etcd on port 52379
+    make services                                             # an etcd on port 22379
     PORT=8001 .venv/bin/python -m examples.registered &       # and another one at PORT=8002
     .venv/bin/python -m examples.registered members           # who is there, and how they feel
     touch /tmp/8001.broken                                    # one loses its database: it fails
@@ -30,7 +30,7 @@ SERVICE = os.environ.get("SERVICE", "registered-example")
 
 def registry() -> EtcdRegistry:
     """Where the replicas meet."""
-    return EtcdRegistry(os.environ.get("ETCD", "http://127.0.0.1:52379"))
+    return EtcdRegistry(os.environ.get("ETCD", "http://127.0.0.1:22379"))
 
 
 def create_app(port: int, *, broken: Path) -> Starlette:

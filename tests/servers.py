@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -19,9 +20,9 @@ import pytest
 REQUIRED: Final = "OTEL_HEALTH_REQUIRE_SERVICES"
 """Where this variable is set, a server that is missing fails its tests instead of skipping them."""
 
-POSTGRES_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_POSTGRES_PORT", "55432"))
-REDIS_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_REDIS_PORT", "56379"))
-ETCD_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_ETCD_PORT", "52379"))
+POSTGRES_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_POSTGRES_PORT", "25432"))
+REDIS_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_REDIS_PORT", "26379"))
+ETCD_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_ETCD_PORT", "22379"))
 
 PATIENCE: Final = 20.0
 """Seconds that a server of a test's own may take to start."""
@@ -455,11 +456,12 @@ def unprivileged() -> Unprivileged:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port of loopback that nobody uses at the moment, and that no outgoing connection is given either."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 20_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def children(pid: int) -> list[int]:

@@ -31,7 +31,7 @@ SOON = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff
 
 def shared_rabbitmq() -> int:
     """Return the port of the RabbitMQ of `make services`, which takes long to start."""
-    port = int(os.environ.get("OTEL_HEALTH_TEST_RABBITMQ_PORT", "55672"))
+    port = int(os.environ.get("OTEL_HEALTH_TEST_RABBITMQ_PORT", "25682"))
     return port if our.answers(port) else our.missing("RabbitMQ is not running")
 
 
