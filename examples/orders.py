@@ -2,10 +2,7 @@
 
 import logging
 import os
-import resource
-import shutil
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from otel_health import Checker, Degraded, Failed, threshold
+from otel_health import Checker, threshold
+from otel_health.checks import disk, process
 from otel_health.prometheus import PrometheusExporter
-
-MEGABYTE = 1024 * 1024
 
 
 class Orders:
@@ -59,22 +55,6 @@ class Orders:
             connection.close()
 
 
-def free_disk(path: Path) -> dict[str, float]:
-    """Check that the disk under the database has room."""
-    free = shutil.disk_usage(path).free
-    if free < 100 * MEGABYTE:
-        raise Failed("less than 100 MB free", free_bytes=free)
-    if free < 1000 * MEGABYTE:
-        raise Degraded("less than 1 GB free", free_bytes=free)
-    return {"free_bytes": free}
-
-
-def peak_memory() -> float:
-    """Return the most memory this process has had, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak) if sys.platform == "darwin" else peak * 1024.0
-
-
 def create_app(path: Path, *, interval: float = 2.0) -> Starlette:
     """Return the service, with its orders kept at `path` and its checks renewed every `interval` seconds."""
     orders = Orders(path)
@@ -84,13 +64,8 @@ def create_app(path: Path, *, interval: float = 2.0) -> Starlette:
     )
     checker.add("database", lambda: {"orders": orders.waiting()}, probes={"readyz", "startupz"})
     checker.add("backlog", threshold(orders.waiting, warn=10, fail=1000, observation="waiting"), critical=False)
-    checker.add("disk", lambda: free_disk(path.parent), critical=False, interval=30.0)
-    checker.add(
-        "memory",
-        threshold(peak_memory, warn=500 * MEGABYTE, fail=2000 * MEGABYTE, observation="peak_bytes"),
-        local=True,
-        probes={"livez", "readyz"},
-    )
+    checker.add("disk", disk.usage(path.parent), local=True, critical=False, interval=30.0)
+    checker.add("memory", process.resident_memory(warn=500e6), local=True, critical=False)
 
     async def take(request: Request) -> JSONResponse:
         item = request.query_params.get("item", "something")

@@ -70,15 +70,15 @@ async def test_the_orders_service_warns_of_its_backlog(tmp_path: Path) -> None:
         for number in range(12):
             assert (await client.post("/orders")).json() == {"order": number + 1}
         assert (await client.get("/orders")).json() == {"waiting": 12}
-        await eventually_status(client, "warn")
+        await eventually_status(client, "backlog", "warn")
         assert (await client.delete("/orders")).json() == {"shipped": 12}
-        await eventually_status(client, "pass")
+        await eventually_status(client, "backlog", "pass")
 
 
-async def eventually_status(client: AsyncClient, status: str) -> None:
-    """Wait until readyz has this status."""
+async def eventually_status(client: AsyncClient, component: str, status: str) -> None:
+    """Wait until a component has this status."""
     deadline = time.monotonic() + 5
-    while (await client.get("/readyz")).json()["status"] != status:
+    while (await client.get(f"/healthz/{component}")).json()["status"] != status:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
 

@@ -32,7 +32,7 @@ def service() -> Iterator[Served]:
     """A service with a component of each kind, and some whose names and messages are hard to fit and dangerous."""
     blocking = Blocking()
     checker = Checker(
-        timeout=0.1,
+        timeout=0.5,
         interval=0.2,
         service_id="orders",
         version="1.2.3",
