@@ -196,10 +196,8 @@ class Engine:
             self._hung[component.name.casefold()] = component.slot
         if component.instant is not None and component.watcher is not None:
             component.instant.unwatch(component.watcher)
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._renewals.drop, component)
-            loop.call_soon_threadsafe(self._remedies.drop, component)
+        call_on(self._loop, self._renewals.drop, component)
+        call_on(self._loop, self._remedies.drop, component)
 
     def _slot(self, check: Check) -> Slot:
         """Return the place of a check's runs: its own of before, if it hangs there and was only removed and added."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from otel_health.check import CheckFunc, is_async
 from otel_health.compose import parent
 from otel_health.report import ErrorType
-from otel_health.threads import Job, Threads
+from otel_health.threads import Job, Threads, call_on
 
 STALL_SECONDS: Final = 0.02
 """A synchronous slice longer than this is a block of the loop, and is laid to the run whose slice it was."""
@@ -369,9 +369,7 @@ class Run:
             exception = raised
         finished = host.clock()
         self.returned = True
-        try:
-            host.loop.call_soon_threadsafe(self.called, value, exception, finished)
-        except RuntimeError:  # The loop is closed: nobody waits for this any more.
+        if not call_on(host.loop, self.called, value, exception, finished):
             self.release()
 
     def called(self, value: object, exception: BaseException | None, finished: float) -> None:

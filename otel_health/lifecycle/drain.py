@@ -420,10 +420,7 @@ async def _in_thread(hook: Hook, threads: Threads) -> object:
             outcome: tuple[object, BaseException | None] = hook(), None
         except BaseException as error:  # noqa: BLE001 - as above.
             outcome = None, error
-        try:
-            loop.call_soon_threadsafe(set_once, done, outcome)
-        except RuntimeError:  # The loop is closed: nobody waits any more.
-            return
+        call_on(loop, set_once, done, outcome)
 
     threads.submit(call)
     value, error = await done
