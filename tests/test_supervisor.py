@@ -506,6 +506,27 @@ async def test_a_thread_that_does_not_end_is_told_of_and_waited_for_no_longer(ca
     assert "the thread of task consumer has not ended within 0.05 s" in caplog.text
 
 
+async def test_a_thread_that_outlives_its_stop_never_lives_twice() -> None:
+    """Another task of its name begins when it has ended, and is pending until then."""
+    let_go, lives = threading.Event(), list[str]()
+
+    def consume() -> None:
+        lives.append("begun")
+        let_go.wait()
+        lives.append("ended")
+
+    async with Checker() as checker, Supervisor(checker, stop_within=0.05) as supervisor:
+        supervisor.start("consumer", consume)
+        await eventually(lambda: lives == ["begun"])
+        await supervisor.stop("consumer")
+        supervisor.start("consumer", consume, restart_delay=0.05)
+        await asyncio.sleep(0.2)
+        assert lives == ["begun"]
+        assert state(checker).error_type is ErrorType.PENDING
+        let_go.set()
+        await eventually(lambda: lives[:3] == ["begun", "ended", "begun"])
+
+
 async def test_a_thread_that_returns_a_coroutine_after_the_stop_has_it_closed() -> None:
     """Nobody would supervise it."""
     let_go, entered = threading.Event(), threading.Event()

@@ -15,7 +15,7 @@ from otel_health.check import READYZ, require_name, require_seconds
 from otel_health.checker import Checker
 from otel_health.forks import leave, tell_of_forks
 from otel_health.ladder import Action, Ladder
-from otel_health.recovery.life import Work
+from otel_health.recovery.life import Life, Work
 from otel_health.recovery.supervised import Policy, Supervised, why
 
 BEAT: Final = 5.0
@@ -57,6 +57,8 @@ class Supervisor:
         self._checker = checker
         self._tasks: dict[str, tuple[Supervised, Callable[[], object]]] = {}
         """Each task, and what registers its component."""
+        self._outlived: dict[str, Life] = {}
+        """What of a stopped task has not ended, by its name: another of that name waits for it."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._heard_of = checker.now()
         self._beating: asyncio.TimerHandle | None = None
@@ -122,6 +124,7 @@ class Supervisor:
             failure_threshold=1, success_threshold=1, recover=recover, recover_within=recover_within,
         )  # fmt: skip
         register()
+        task.life = self._outlived.pop(name, None)
         self._tasks[name] = task, register
         if self._loop is not None:
             self._launch(task)
@@ -130,12 +133,16 @@ class Supervisor:
     async def stop(self, name: str) -> None:
         """End a task, and forget it and its component.
 
+        One that is started under its name while its thread has not ended begins when it has.
+
         Raises:
             KeyError: There is no task of that name.
         """
         task = self._get(name)
         await self._end([task])
         self._tasks.pop(name, None)
+        if task.life is not None and not task.life.ended.done():
+            self._outlived[name] = task.life
         self._remove(task)
 
     async def restart(self, name: str) -> None:
@@ -196,6 +203,8 @@ class Supervisor:
     def forked(self) -> None:
         """Be left, in a forked child: what runs is the parent's."""
         self.stopping = threading.Event()
+        leave(self._outlived)
+        self._outlived = {}
         if self._loop is None:
             return
         leave((self._loop, self._beating))
@@ -254,7 +263,7 @@ class Supervisor:
     async def _live(self, task: Supervised) -> BaseException | None:
         """Start the task; what ended it."""
         if task.life is not None:
-            # Left behind by a supervision that died. A task never lives twice.
+            # Left behind by a supervision that died, or by a stop. A task never lives twice.
             task.life.cancel()
             await asyncio.wait((task.life.ended,))
         life = task.begin()
