@@ -1,8 +1,4 @@
-"""What the examples hand to compose and to Kubernetes: well-formed, and fitting one another.
-
-The schemas of the monitors are the operator's own and not among Kubernetes'; they were tried against those of
-prometheus-operator 0.79.2. Here they are held against the Service and the Deployment that they speak of.
-"""
+"""What the examples hand to compose and to Kubernetes: taken by their schemas, and fitting one another."""
 
 import json
 import re
@@ -13,19 +9,58 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from compose_spec import PyCompose
 
 from otel_health.observability.documents import as_yaml
 from otel_health.observability.files import FILES, dashboards
 from otel_health.observability.rules import Options, rules
+from tests.observability.prometheus_operator import taken_by_the_operator
 from tests.servers import program
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 OBSERVABILITY = EXAMPLES / "observability"
+OF_THE_OPERATOR = (
+    FILES / "kubernetes" / "prometheusrule.yaml",
+    OBSERVABILITY / "kubernetes" / "podmonitor.yaml",
+    OBSERVABILITY / "kubernetes" / "servicemonitor.yaml",
+)
 
 
 def document(path: Path) -> Any:
     """What a file holds."""
     return yaml.safe_load(path.read_text())
+
+
+def test_the_operator_takes_what_is_meant_for_it() -> None:
+    """By the schemas of its custom resources, and whole: a field that the API would drop in silence is missed."""
+    manifests = [document(path) for path in OF_THE_OPERATOR]
+
+    assert taken_by_the_operator(*manifests) == manifests
+
+
+def test_the_operator_refuses_what_it_should() -> None:
+    """A duration that is none, a choice that there is not, a field that is misspelt."""
+    monitor = document(OBSERVABILITY / "kubernetes" / "servicemonitor.yaml")
+
+    def with_endpoint(**fields: str) -> Any:
+        return {**monitor, "spec": {**monitor["spec"], "endpoints": [fields]}}
+
+    duration, choice, dropped = taken_by_the_operator(
+        with_endpoint(interval="15 sec"), with_endpoint(scheme="gopher"), with_endpoint(metricsPath="/metrics")
+    )
+
+    assert "spec.endpoints.0.interval" in duration
+    assert "spec.endpoints.0.scheme" in choice
+    assert dropped == with_endpoint()
+
+
+def test_compose_takes_its_file() -> None:
+    """By the Compose specification."""
+    text = (OBSERVABILITY / "compose.yaml").read_text()
+
+    assert set(PyCompose.from_yaml(text).service_names()) == {"orders", "prometheus", "alertmanager", "grafana"}
+    with pytest.raises(ValueError, match="`port`"):
+        PyCompose.from_yaml(text.replace("    ports:", "    port:", 1))
 
 
 @pytest.mark.parametrize("version", ["1.28", kubernetes_validate.latest_version()])
