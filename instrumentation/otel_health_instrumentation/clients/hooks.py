@@ -6,7 +6,7 @@ from functools import wraps
 from types import ModuleType
 from typing import Any, Final
 
-from wrapt import register_post_import_hook
+from wrapt import FunctionWrapper, register_post_import_hook
 
 from otel_health.check import is_async
 from otel_health_instrumentation.guard import guarded
@@ -46,15 +46,15 @@ def on_made(kind: type, notice: Notice) -> Undo:
     """Have `notice` called with every new object of a class; the returned function ends that.
 
     The constructor is wrapped, and not the functions that call it: it stands in one place, whoever imported it before.
-    It raises what it raised before, and nothing else.
+    It raises what it raised before, and nothing else. Whoever looks at its code sees that of the original: SQLAlchemy
+    learns there which options are an engine's.
     """
     made = _Noticing(kind, notice)
 
-    @wraps(made.original)
-    def constructor(self: object, *args: Any, **kwargs: Any) -> None:
-        made(self, args, kwargs)
+    def constructor(_: object, thing: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        made(thing, args, kwargs)
 
-    put_back = replace(kind, "__init__", constructor)
+    put_back = replace(kind, "__init__", FunctionWrapper(made.original, constructor))
 
     def undo() -> None:
         made.notice = None
