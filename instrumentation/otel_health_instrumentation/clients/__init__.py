@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from otel_health import Checker, CheckFunc, Failed
 from otel_health.check import CheckReturn, is_async
 from otel_health_instrumentation.clients.aio_pika import AIO_PIKA
+from otel_health_instrumentation.clients.django import DJANGO
 from otel_health_instrumentation.clients.grpc import GRPC
 from otel_health_instrumentation.clients.hooks import Undo, needs_stand_in, on_made, stand_before, when_imported
 from otel_health_instrumentation.clients.kafka import AIOKAFKA, CONFLUENT_KAFKA
@@ -35,6 +36,7 @@ TECHNOLOGIES: Final = {
         ASYNCPG,
         ASYNCPG_CONNECTIONS,
         CONFLUENT_KAFKA,
+        DJANGO,
         GRPC,
         PSYCOPG,
         REDIS,

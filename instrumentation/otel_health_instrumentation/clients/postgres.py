@@ -17,7 +17,7 @@ from otel_health_instrumentation.clients.technology import Answers, Server, Tech
 from otel_health_instrumentation.guard import guarded
 
 
-def _server(said: Mapping[str, Any]) -> Server:
+def postgresql_server(said: Mapping[str, Any]) -> Server:
     """Return the server that settings speak of, where what they leave out is said by libpq's variables."""
     # The database of whoever does not say which has the user's name, and that is nobody's business.
     database = said.get("dbname") or os.environ.get("PGDATABASE") or ""
@@ -43,7 +43,9 @@ def _asyncpg_server(place: Any) -> Server | None:
     settings = pool._connect_kwargs  # noqa: SLF001
     dsn = (*pool._connect_args, settings.get("dsn"))[0]  # noqa: SLF001
     said = {"dbname": settings.get("database"), **settings}
-    return _server({**_of_url(dsn or ""), **{name: value for name, value in said.items() if value is not None}})
+    return postgresql_server(
+        {**_of_url(dsn or ""), **{name: value for name, value in said.items() if value is not None}}
+    )
 
 
 def _of_url(dsn: str) -> dict[str, Any]:
@@ -154,7 +156,7 @@ def _psycopg_server(pool: Any) -> Server | None:
     settings = pool.kwargs if isinstance(pool.kwargs, dict) else {}
     said = import_module("psycopg.conninfo").conninfo_to_dict(pool.conninfo)
     known = {name: settings[name] for name in ("host", "hostaddr", "port", "dbname", "service") if name in settings}
-    return _server({**said, **known})
+    return postgresql_server({**said, **known})
 
 
 def _psycopg_loop(pool: Any) -> Any:

@@ -20,6 +20,7 @@ from otel_health_instrumentation.clients import TECHNOLOGIES
 from tests import servers as our
 from tests.checks import clients
 from tests.checks.programs import python
+from tests.instrumentation.clients.test_django import databases
 from tests.instrumentation.clients.watched import Watched, watching
 from tests.servers import OwnServer
 
@@ -58,6 +59,15 @@ async def robust(port: int) -> AsyncIterator[aio_pika.abc.AbstractRobustConnecti
     made = await aio_pika.connect_robust(f"amqp://guest:guest@127.0.0.1:{port}/", reconnect_interval=0.1)
     async with made:
         yield made
+
+
+@asynccontextmanager
+async def django_database(port: int) -> AsyncIterator[Any]:
+    """A database of Django's settings, as a thread has it."""
+    connections = databases(
+        ENGINE="django.db.backends.postgresql", HOST="127.0.0.1", PORT=port, USER="postgres", NAME="postgres"
+    )
+    yield connections.create_connection("default")
 
 
 @asynccontextmanager
@@ -118,6 +128,7 @@ WAYS = [
     Way("asyncpg-connections", "postgres", connection, "postgresql-127.0.0.1-{port}", closes=False),
     Way("psycopg", "postgres", clients.psycopg_sync, "postgresql-127.0.0.1-{port}-postgres"),
     Way("psycopg", "postgres", clients.psycopg_async, "postgresql-127.0.0.1-{port}-postgres"),
+    Way("django", "postgres", django_database, "postgresql-127.0.0.1-{port}-postgres", closes=False),
     Way("aio-pika", "rabbitmq", robust, "rabbitmq-127.0.0.1-{port}"),
     Way("aiokafka", "kafka", clients.aiokafka_producer, "kafka-127.0.0.1-{port}"),
     Way("aiokafka", "kafka", clients.aiokafka_consumer, "kafka-127.0.0.1-{port}"),
