@@ -51,9 +51,9 @@ def program(name: str, product: str) -> str:
     return str(found) if found else missing(f"{product} is not installed")
 
 
-def missing(what: str) -> NoReturn:
+def missing(what: str, remedy: str = "make services") -> NoReturn:
     """Skip the test, or fail it where servers are required."""
-    reason = f"{what}: make services"
+    reason = f"{what}: {remedy}"
     if os.environ.get(REQUIRED):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
