@@ -52,4 +52,5 @@ soak: ## Hold the fault gates at full length; ARGS="--scale 0.02" for the short 
 
 clean: ## Remove what was made here, except running servers
 	rm -rf .venv .venv-bench .venv-soak .venvs .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf tests/observability/pictures/node_modules tests/observability/pictures/bundle.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,9 +7,12 @@ import threading
 from pathlib import Path
 from typing import Final, Literal
 
+from playwright.sync_api import Browser
+
 from otel_health import Checker, CheckFunc, Degraded
 from tests.browser import chromium, served
 from tests.doubles import hanging
+from tests.observability.pictures.drawing import draw
 
 IMAGES: Final = Path(__file__).parent.parent / "docs" / "images"
 SECONDS: Final = 6.0
@@ -21,9 +24,9 @@ PICTURES: Final[dict[str, tuple[str, Literal["light", "dark"], int, int]]] = {
 }
 
 
-def status_page() -> None:
+def status_page(browser: Browser) -> None:
     """Take the status page of a service that has seen better days."""
-    with chromium() as browser, served(_service()) as service:
+    with served(_service()) as service:
         threading.Event().wait(SECONDS)
         for name, (details, scheme, width, height) in PICTURES.items():
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -85,4 +88,6 @@ def _taking(seconds: float) -> CheckFunc:
 
 
 if __name__ == "__main__":
-    status_page()
+    with chromium() as browser:
+        status_page(browser)
+        draw(browser, IMAGES)

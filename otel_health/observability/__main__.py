@@ -7,10 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from otel_health.observability import files
-from otel_health.observability.alertmanager import Routes, alertmanager
-from otel_health.observability.documents import as_yaml
-from otel_health.observability.rules import Options, rules
+try:
+    from otel_health.observability import files
+    from otel_health.observability.alertmanager import Routes, alertmanager
+    from otel_health.observability.documents import as_yaml
+    from otel_health.observability.rules import Options, rules
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}; type: pip install 'otel-health[observability]'")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

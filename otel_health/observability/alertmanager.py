@@ -1,5 +1,6 @@
 """The routes of Alertmanager: who is told, in how many messages, and what is not worth one."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -53,6 +54,9 @@ class Routes:
             ValueError: An option is out of its range.
         """
         require_labels(self.by)
+        for name in ("page_url", "ticket_url"):
+            if not re.match(r"https?://[^/\s]+", getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)!r} is no webhook; write something like 'https://...'")
         for name in ("group_wait", "group_interval", "repeat_interval"):
             require_duration(name, getattr(self, name))
         for name in ("group_interval", "repeat_interval"):

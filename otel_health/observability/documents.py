@@ -4,7 +4,10 @@ import yaml
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines as such."""
+    """Writes text of several lines as such, and what occurs twice twice."""
+
+    def ignore_aliases(self, _: object) -> bool:
+        return True
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:

@@ -69,8 +69,8 @@ class Options:
                 )
         if self.slo_days < 1 or self.flaps < 1:
             raise ValueError("slo_days and flaps must be whole numbers from 1")
-        if not 0 < self.slo < 100:
-            raise ValueError(f"slo={self.slo!r} must be a percentage between 0 and 100, such as 99.9")
+        if not 1 < self.slo < 100:
+            raise ValueError(f"slo={self.slo!r} must be a percentage below 100, such as 99.9")
         if max(burn.factor(self.slo_days) for burn in BURNS) * self.budget >= 1:
             raise ValueError(
                 f"slo={self.slo!r} over {self.slo_days} days leaves so much that nothing could burn it too fast; "

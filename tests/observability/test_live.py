@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 from urllib.request import urlopen
 
@@ -108,6 +109,20 @@ async def lifespan(app):
 app = Starlette(routes=[*checker.routes(), exporter.route("/metrics")], lifespan=lifespan)
 '''
 
+HEALTHY: Final = """
+from starlette.applications import Starlette
+from otel_health import Checker
+from otel_health.prometheus import PrometheusExporter
+
+exporter = PrometheusExporter(service_name="orders")
+checker = Checker(interval=0.2, meter_provider=exporter.meter_provider)
+
+@checker.check("passes")
+async def passes(): ...
+
+app = Starlette(routes=[*checker.routes(), exporter.route("/metrics")], lifespan=checker.lifespan)
+"""
+
 WATCHED: Final = 22.0
 """Seconds for which Prometheus watches, which is a little longer than all of it takes."""
 
@@ -171,6 +186,30 @@ def test_every_panel_shows_data(expression: str, watched: tuple[Prometheus, floa
     found = prometheus.since(begun, chosen(expression))
 
     assert [value for series in found for _, value in series["values"] if value != "NaN"]
+
+
+def test_a_panel_that_a_healthy_service_leaves_empty_says_so_in_words(tmp_path: Path) -> None:
+    """The least that a service can have; "no data" and "not recorded" are said of what is missing only."""
+    panels = [panel for board in BOARDS.values() for panel in board["panels"]]
+
+    def words_of_the_empty() -> set[str]:
+        empty = [p for p in panels if not any(prometheus.now(chosen(each["expr"])) for each in p["targets"])]
+        return {panel["fieldConfig"]["defaults"]["noValue"] for panel in empty}
+
+    with (
+        serving(tmp_path, source=HEALTHY) as service,
+        own_prometheus({"orders": {"a": service.port}}, RULES) as prometheus,
+    ):
+        comes_true(lambda: not words_of_the_empty() & {"no data", "not recorded"})
+        assert words_of_the_empty() == {
+            "its check measures nothing",
+            "no LoopMonitor is open",
+            "no attempts",
+            "no failures",
+            "no flaps",
+            "no recovery action",
+            "no supervised task",
+        }
 
 
 @pytest.mark.parametrize("expression", expressions_of_rules())

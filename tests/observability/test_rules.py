@@ -77,7 +77,8 @@ def test_every_expression_is_about_the_selected_series() -> None:
         ({"selector": 'namespace="shop"'}, "add it to by='job'"),
         ({"by": "namespace"}, "leaves out 'job'"),
         ({"by": "job,"}, "no list of labels"),
-        ({"slo": 100}, "between 0 and 100"),
+        ({"slo": 100}, "a percentage below 100"),
+        ({"slo": 0.999}, "a percentage below 100, such as 99.9"),
         ({"slo": 90}, "promise more"),
         ({"slo_days": 0}, "whole numbers"),
         ({"flaps": 0}, "whole numbers"),
@@ -98,6 +99,8 @@ def test_what_makes_no_sense_is_refused(options: dict[str, object], complaint: s
     ("options", "complaint"),
     [
         ({"by": "namespace"}, "leaves out 'job'"),
+        ({"page_url": "pager.example"}, "page_url='pager.example' is no webhook"),
+        ({"ticket_url": ""}, "ticket_url='' is no webhook"),
         ({"group_wait": "soon"}, "no duration"),
         ({"group_interval": "0m"}, "is no time at all"),
         ({"repeat_interval": "0"}, "is no time at all"),
@@ -118,6 +121,25 @@ def test_the_command_says_what_is_wrong() -> None:
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].endswith("promise more")
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize("package", ["grafana_foundation_sdk", "yaml"])
+def test_the_command_says_what_it_lacks(package: str) -> None:
+    """And how to get it: the extra is easily forgotten."""
+    run = "import runpy; runpy.run_module('otel_health.observability', run_name='__main__')"
+    command = [sys.executable, "-c", f"import sys; sys.modules['{package}'] = None; {run}"]
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+    assert ended.returncode == 1
+    assert package in ended.stderr
+    assert ended.stderr.strip().endswith("; type: pip install 'otel-health[observability]'")
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_is_written_repeats_itself_rather_than_refer() -> None:
+    """Whoever reads the file is spared YAML's anchors."""
+    assert as_yaml([(labels := ["job"]), labels]) == "- - job\n- - job\n"
 
 
 @pytest.mark.parametrize("name", sorted({alert.name for alert in ALERTS} | {BURN}))

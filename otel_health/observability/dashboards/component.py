@@ -77,8 +77,8 @@ def component() -> dashboard.Dashboard:
             decimals=2,
         ),
         number(
-            "Without it",
-            "Whether its failure takes an instance out of service, or the instance goes on.",
+            "If it fails",
+            "Whether its failure takes the instance out of service, or the instance goes on.",
             at_once(OPTIONAL),
             unit=units.NoUnit,
             mappings=[
@@ -139,8 +139,15 @@ def component() -> dashboard.Dashboard:
             query(f"otel_health_check_observation{{{OF_COMPONENT}}}", "{{observation}} on {{instance}}"),
             unit=units.Short,
             least=None,
+            empty="its check measures nothing",
         ),
-        bars("Failures by error type", "Failing runs a minute.", query(FAILURES, "{{error_type}}"), unit="cpm"),
+        bars(
+            "Failures by error type",
+            "Failing runs a minute.",
+            query(FAILURES, "{{error_type}}"),
+            unit="cpm",
+            empty="no failures",
+        ),
         lines(
             "Time since the last run and the last success",
             "A run that is late is one that hangs, or that nobody starts.",
@@ -159,33 +166,37 @@ def component() -> dashboard.Dashboard:
             "Instances on which runs take more than four fifths of the timeout, though they pass.",
             query(f"sum(otel_health_check_slow{{{OF_COMPONENT}}}) or 0 * sum({UP})", "slow instances"),
             unit=units.Short,
-            at_least_to=1,
+            up_to=1,
         ),
         lines(
             "Its supervised task",
             "On how many instances the task runs, is started anew, or was given up, where the component is one.",
             query(f"sum by (state) (otel_health_task_state{{{OF_COMPONENT}}})", "{{state}}"),
             unit=units.Short,
-            at_least_to=1,
+            up_to=1,
+            empty="no supervised task",
         ),
         bars(
             "Restarts of its task",
             "A task that crashes is started anew. Restarts a minute.",
             query(_a_minute("instance", "otel_health_task_restarts_total"), "{{instance}}"),
             unit="cpm",
+            empty="no supervised task",
         ),
         lines(
             "Its recovery",
             "On how many instances a recovery action runs, may follow, or was given up, where its check has one.",
             query(f"sum by (state) (otel_health_recovery_state{{{OF_COMPONENT}}})", "{{state}}"),
             unit=units.Short,
-            at_least_to=1,
+            up_to=1,
+            empty="no recovery action",
         ),
         bars(
             "Recovery attempts by outcome",
             "How the action ended; whether it helped, the status tells. Attempts a minute.",
             query(_a_minute("outcome", "otel_health_recovery_attempts_total"), "{{outcome}}"),
             unit="cpm",
+            empty="no attempts",
         ),
     ):
         made.with_panel(chart)

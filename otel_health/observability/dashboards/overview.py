@@ -122,7 +122,14 @@ def overview() -> dashboard.Dashboard:
         )
     )
     made.with_panel(
-        bars("Failures by error type", "Failing runs a minute.", query(FAILURES, "{{error_type}}"), unit="cpm", width=8)
+        bars(
+            "Failures by error type",
+            "Failing runs a minute.",
+            query(FAILURES, "{{error_type}}"),
+            unit="cpm",
+            empty="no failures",
+            width=8,
+        )
     )
     made.with_panel(
         bars(
@@ -130,6 +137,7 @@ def overview() -> dashboard.Dashboard:
             "Changes between up and down within the last few scrapes: each shows in more than one bar.",
             query(f"sum by (component) (changes({UP}[$__rate_interval])) > 0", "{{component}}"),
             unit=units.Short,
+            empty="no flaps",
             width=8,
         )
     )
@@ -144,6 +152,7 @@ def overview() -> dashboard.Dashboard:
             ),
             unit=units.Seconds,
             width=8,
+            empty="no LoopMonitor is open",
         )
     )
     return made

@@ -52,9 +52,12 @@ SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 GREEN, YELLOW, RED, GREY, BLUE = "green", "#EAB839", "red", "#808080", "blue"
 
+NO_DATA: Final = "no data"
+"""What a panel says that should always show something, and does not."""
+
 NOTHING: Final = SpecialValueMap(
     DashboardSpecialValueMapOptions(
-        match=SpecialValueMatch.NULL_AND_NAN, result=ValueMappingResult(text="no data", color=GREY)
+        match=SpecialValueMatch.NULL_AND_NAN, result=ValueMappingResult(text=NO_DATA, color=GREY)
     )
 )
 
@@ -106,6 +109,7 @@ def number(
     named: bool = False,
     width: int = 4,
     decimals: int | None = None,
+    empty: str = NO_DATA,
 ) -> stat.Panel:
     """Return a panel of one number, or a few with their names, as things stand."""
     panel = (
@@ -117,7 +121,7 @@ def number(
     )
     if decimals is not None:
         panel.decimals(decimals)
-    return _made(panel, title, description, queries, unit, limits, mappings, width, 4)
+    return _made(panel, title, description, queries, unit, limits, mappings, width, 4, empty)
 
 
 def timeline(title: str, description: str, *queries: prometheus.Dataquery, height: int) -> statetimeline.Panel:
@@ -146,9 +150,11 @@ def lines(
     limits: Limits = (),
     most: float | None = None,
     least: float | None = 0,
-    at_least_to: float | None = None,
+    up_to: float | None = None,
+    down_to: float | None = None,
+    empty: str = NO_DATA,
 ) -> timeseries.Panel:
-    """Return a panel of lines over time; limits are drawn across, and the axis reaches at least so far."""
+    """Return a panel of lines over time; limits are drawn across, and the axis reaches that far at least."""
     panel = (
         timeseries.Panel()
         .legend(_legend(LegendDisplayMode.LIST))
@@ -160,17 +166,21 @@ def lines(
     )
     if limits:
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))
-    if at_least_to is not None:
-        panel.axis_soft_max(at_least_to)
+    if up_to is not None:
+        panel.axis_soft_max(up_to)
+    if down_to is not None:
+        panel.axis_soft_min(down_to)
     if least is not None:
         panel.min(least)
     if most is not None:
         panel.max(most)
-    return _made(panel, title, description, queries, unit, limits or ((None, GREEN),), (), width, 8)
+    return _made(panel, title, description, queries, unit, limits or ((None, GREEN),), (), width, 8, empty)
 
 
-def bars(title: str, description: str, *queries: prometheus.Dataquery, unit: str, width: int = 12) -> timeseries.Panel:
-    """Return a panel of stacked bars over time, for what happens now and then."""
+def bars(
+    title: str, description: str, *queries: prometheus.Dataquery, unit: str, empty: str, width: int = 12
+) -> timeseries.Panel:
+    """Return a panel of stacked bars over time, for what happens now and then, or has not happened yet."""
     panel = (
         timeseries.Panel()
         .legend(_legend(LegendDisplayMode.LIST))
@@ -181,7 +191,7 @@ def bars(title: str, description: str, *queries: prometheus.Dataquery, unit: str
         .line_width(0)
         .min(0)
     )
-    return _made(panel, title, description, queries, unit, ((None, GREEN),), (), width, 8)
+    return _made(panel, title, description, queries, unit, ((None, GREEN),), (), width, 8, empty)
 
 
 def heat(title: str, description: str, buckets: str) -> heatmap.Panel:
@@ -201,7 +211,7 @@ def heat(title: str, description: str, buckets: str) -> heatmap.Panel:
 
 
 def ranking(
-    title: str, description: str, *queries: prometheus.Dataquery, unit: str, limits: Limits, width: int
+    title: str, description: str, *queries: prometheus.Dataquery, unit: str, limits: Limits, width: int, empty: str
 ) -> bargauge.Panel:
     """Return a panel of names with a bar each."""
     panel = (
@@ -213,7 +223,7 @@ def ranking(
         .max(1)
         .decimals(2)
     )
-    return _made(panel, title, description, queries, unit, limits, (), width, 8)
+    return _made(panel, title, description, queries, unit, limits, (), width, 8, empty)
 
 
 class Column(NamedTuple):
@@ -266,6 +276,7 @@ def _made(
     mappings: Sequence[ValueMapping],
     width: int,
     height: int,
+    empty: str = NO_DATA,
 ) -> _Panel:
     """What every panel has."""
     for ref_id, each in zip("ABCDEFGH", queries, strict=False):
@@ -278,7 +289,7 @@ def _made(
         .unit(unit)
         .thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
         .mappings(list(mappings) or [NOTHING])
-        .no_value("no data")
+        .no_value(empty)
         .span(width)
         .height(height)
     )

@@ -6,6 +6,7 @@ from grafana_foundation_sdk.models import units
 from otel_health.observability.alerts import BURNS
 from otel_health.observability.dashboards.frame import OF_JOB, framed
 from otel_health.observability.dashboards.panels import (
+    BLUE,
     GREEN,
     RED,
     YELLOW,
@@ -18,7 +19,8 @@ from otel_health.observability.dashboards.panels import (
 
 LEFT = f"job:otel_health_budget_left:ratio{{{OF_JOB}}}"
 OBJECTIVE = f"job:otel_health_objective:ratio{{{OF_JOB}}}"
-GOOD_ENOUGH = ((None, RED), (0.99, YELLOW), (0.999, GREEN))
+UNRECORDED = "not recorded"
+"""Without the rules there is nothing to show."""
 
 
 def slo() -> dashboard.Dashboard:
@@ -38,6 +40,7 @@ def slo() -> dashboard.Dashboard:
             unit=units.PercentUnit,
             limits=((None, RED), (0.001, YELLOW), (0.5, GREEN)),
             decimals=1,
+            empty=UNRECORDED,
         ),
         number(
             "Objective",
@@ -45,6 +48,7 @@ def slo() -> dashboard.Dashboard:
             at_once(f"max({OBJECTIVE})"),
             unit=units.PercentUnit,
             decimals=2,
+            empty=UNRECORDED,
         ),
         *(
             number(
@@ -52,8 +56,8 @@ def slo() -> dashboard.Dashboard:
                 f"The share of ready instances over the last {words}, of the service that has least.",
                 at_once(f"min(job:otel_health_ready:ratio_avg_{window}{{{OF_JOB}}})"),
                 unit=units.PercentUnit,
-                limits=GOOD_ENOUGH,
                 decimals=3,
+                empty=UNRECORDED,
             )
             for window, words in (("1h", "hour"), ("1d", "day"), ("3d", "3 days"), ("30d", "30 days"))
         ),
@@ -67,7 +71,9 @@ def slo() -> dashboard.Dashboard:
             unit=units.PercentUnit,
             most=1,
             least=None,
+            down_to=0,
             limits=((None, GREEN), (0, RED)),
+            empty=UNRECORDED,
         ),
         lines(
             "Ready instances",
@@ -75,6 +81,7 @@ def slo() -> dashboard.Dashboard:
             query(f"job:otel_health_ready:ratio{{{OF_JOB}}}", "{{job}}"),
             unit=units.PercentUnit,
             most=1,
+            empty=UNRECORDED,
         ),
         lines(
             "Burn",
@@ -88,6 +95,8 @@ def slo() -> dashboard.Dashboard:
                 for burn in BURNS
             ),
             unit="x",
+            up_to=1,
+            empty=UNRECORDED,
             limits=((None, GREEN), (1, YELLOW), (6, RED), (14.4, RED)),
         ),
         ranking(
@@ -97,8 +106,9 @@ def slo() -> dashboard.Dashboard:
                 f"bottomk(10, job_component:otel_health_check_up:ratio_avg_1d{{{OF_JOB}}})", "{{component}}, {{job}}"
             ),
             unit=units.PercentUnit,
-            limits=GOOD_ENOUGH,
+            limits=((None, BLUE),),
             width=12,
+            empty=UNRECORDED,
         ),
     ):
         made.with_panel(chart)
