@@ -209,6 +209,8 @@ def require_known(subject: str, options: Mapping[str, object]) -> None:
 
 def require_name(name: object, what: str) -> None:
     """Refuse a name that could not stand in a route and a label."""
+    if callable(name):
+        raise TypeError(f"{name!r} cannot name a {what}: the name comes first, then the function")
     if not isinstance(name, str) or NAME.fullmatch(name) is None:
         raise ValueError(f"{name!r} cannot name a {what}: {_NAME_RULE}")
 
@@ -222,7 +224,16 @@ def require_seconds(subject: str, option: str, value: object) -> None:
 def require_count(subject: str, option: str, value: object) -> None:
     """Refuse anything but a whole number from 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{subject}: {option}={value!r} must be a whole number of runs, at least 1")
+        raise ValueError(f"{subject}: {option}={value!r} must be a whole number, at least 1")
+
+
+def require_shares(subject: str, *, most: float = 1.0, **limits: float | None) -> None:
+    """Refuse a limit that no share ever reaches: as a rule somebody meant percent."""
+    for option, limit in limits.items():
+        if isinstance(limit, Real) and limit > most:
+            raise ValueError(
+                f"{subject}: {option}={limit!r} would never be reached; write a share, such as 0.9 for 90 %"
+            )
 
 
 def require_bool(subject: str, option: str, value: object) -> None:

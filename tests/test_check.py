@@ -187,9 +187,9 @@ def test_no_time_at_all_is_refused(option: str) -> None:
 def test_thresholds_that_make_no_sense_are_refused(option: str, value: object) -> None:
     """A threshold is a whole number of runs."""
     options: dict[str, Any] = {option: value}
-    with pytest.raises(ValueError, match=f"{option}=.* must be a whole number of runs"):
+    with pytest.raises(ValueError, match=f"{option}=.* must be a whole number, at least 1"):
         Checker().add("redis", passing(), **options)
-    with pytest.raises(ValueError, match=f"{option}=.* must be a whole number of runs"):
+    with pytest.raises(ValueError, match=f"{option}=.* must be a whole number, at least 1"):
         Checker(**options)
 
 
@@ -207,6 +207,12 @@ def test_ill_formed_names_are_refused(name: Any) -> None:
     """A name must do for a route and for a label."""
     with pytest.raises(ValueError, match="cannot name a check: use 1 to 64 letters"):
         Checker().add(name, passing())
+
+
+def test_a_function_before_its_name_is_told_apart() -> None:
+    """Who swapped them reads in which order they come."""
+    with pytest.raises(TypeError, match="the name comes first, then the function"):
+        Checker().add(passing(), "redis")  # type: ignore[arg-type]
 
 
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True))

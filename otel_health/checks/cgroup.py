@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from otel_health.check import CheckFunc
+from otel_health.check import CheckFunc, require_shares
 from otel_health.compose import threshold
 
 _UNLIMITED = 1 << 60
@@ -25,11 +25,12 @@ def memory(*, warn: float | None = 0.85, fail: float | None = 0.95) -> CheckFunc
         fail: From this share it fails.
 
     Raises:
-        ValueError: There is no limit to hold it against, or the limits are out of order.
+        ValueError: There is no limit to hold it against, or the limits are no shares, or out of order.
 
     Example:
         >>> checker.add("memory", cgroup.memory(), local=True, critical=False)
     """
+    require_shares("cgroup.memory", warn=warn, fail=fail)
 
     def used() -> float:
         return max((_memory_used(level) for level in _levels("memory")), default=0.0)
@@ -52,11 +53,12 @@ def cpu_throttling(*, warn: float | None = 0.25, fail: float | None = None) -> C
         fail: From this share it fails; never, unless it is given.
 
     Raises:
-        ValueError: There is no limit to hold it against, or the limits are out of order.
+        ValueError: There is no limit to hold it against, or the limits are no shares, or out of order.
 
     Example:
         >>> checker.add("cpu", cgroup.cpu_throttling(), local=True, critical=False)
     """
+    require_shares("cgroup.cpu_throttling", warn=warn, fail=fail)
     before: dict[Path, tuple[int, int]] = {}
 
     def throttled() -> float:

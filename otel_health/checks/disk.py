@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from otel_health.check import CheckFunc, CheckReturn, Degraded, Failed, observed
+from otel_health.check import CheckFunc, CheckReturn, Degraded, Failed, observed, require_shares
 
 
 def usage(path: str | Path, *, warn: float = 0.85, fail: float = 0.95) -> CheckFunc:
@@ -22,12 +22,13 @@ def usage(path: str | Path, *, warn: float = 0.85, fail: float = 0.95) -> CheckF
         fail: From this share it fails.
 
     Raises:
-        ValueError: The limits are no numbers, or out of order.
+        ValueError: The limits are no shares, or out of order.
 
     Example:
         >>> checker.add("disk", disk.usage("/var/lib/orders"), local=True, interval=30)
     """
     limits = observed({"warn": warn, "fail": fail})
+    require_shares("disk", warn=warn, fail=fail)
     if not limits["warn"] < limits["fail"]:
         raise ValueError(f"disk: warn={warn!r} would only be reached after fail={fail!r}; swap them")
     where = Path(path)

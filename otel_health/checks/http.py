@@ -67,9 +67,11 @@ def answers(
 
 
 def _require_statuses(statuses: Collection[int]) -> frozenset[int]:
-    passing = frozenset(statuses)
+    passing = frozenset(statuses if isinstance(statuses, Collection) else ())
     if not passing or any(isinstance(code, bool) or code not in range(200, 600) for code in passing):
-        raise ValueError(f"http: statuses={statuses!r} must be status codes from 200 to 599, such as {{200, 204}}")
+        raise ValueError(
+            f"http: statuses={statuses!r} must be a set of status codes from 200 to 599, such as {{200, 204}}"
+        )
     return passing
 
 

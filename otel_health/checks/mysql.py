@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol
 
-from otel_health.check import CheckFunc, Failed, completes
+from otel_health.check import CheckFunc, Failed, completes, require_shares
 from otel_health.compose import threshold
 
 _LOST: Final = {2006, 2013}
@@ -113,11 +113,12 @@ def pool_use(pool: Pool, *, warn: float = 0.9) -> CheckFunc:
 
     Raises:
         TypeError: It is no such pool.
-        ValueError: `warn` is not a finite number, or the pool has no maximum.
+        ValueError: `warn` is no share, or the pool has no maximum.
 
     Example:
         >>> checker.add("mysql-pool", mysql.pool_use(pool), critical=False)
     """
+    require_shares("mysql.pool_use", most=10, warn=warn)
     _require_pool(pool)
     if not pool.maxsize:
         raise ValueError("mysql.pool_use: this pool has no maximum that could be used up; leave this check out")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any, Final, Protocol, cast
 
-from otel_health.check import CheckFunc, Degraded, Failed, observed, require_seconds
+from otel_health.check import CheckFunc, Degraded, Failed, observed, require_seconds, require_shares
 from otel_health.client.requests import ask, require_request
 from otel_health.client.streams import Trust
 
@@ -143,13 +143,14 @@ def queue_use(reader: Reader, *, warn: float = 0.8) -> CheckFunc:
 
     Raises:
         TypeError: It is no such reader.
-        ValueError: `warn` is not a finite number.
+        ValueError: `warn` is no share.
 
     Example:
         >>> reader = InMemoryMetricReader()
         >>> processor = BatchSpanProcessor(exporter, meter_provider=MeterProvider([reader]))
         >>> checker.add("span-queue", otlp.queue_use(reader), critical=False)
     """
+    require_shares("otlp.queue_use", warn=warn)
     if not callable(getattr(reader, "get_metrics_data", None)):
         raise TypeError(
             f"otlp.queue_use: {type(reader).__name__} is no InMemoryMetricReader; pass one whose MeterProvider the "

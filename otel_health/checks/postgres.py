@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from typing import Any, Final, LiteralString, Protocol, TypeGuard, cast
 
-from otel_health.check import CheckFunc, Failed, completes, is_async
+from otel_health.check import CheckFunc, Failed, completes, is_async, require_shares
 from otel_health.compose import threshold
 
 _TAKES_WRITES: Final = "SELECT NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'"
@@ -136,11 +136,12 @@ def pool_use(pool: Pool, *, warn: float = 0.9) -> CheckFunc:
 
     Raises:
         TypeError: It is no such pool.
-        ValueError: `warn` is not a finite number.
+        ValueError: `warn` is no share.
 
     Example:
         >>> checker.add("postgres-pool", postgres.pool_use(pool), critical=False)
     """
+    require_shares("postgres.pool_use", most=10, warn=warn)
     _require_pool(pool)
 
     async def measure() -> float:

@@ -4,7 +4,7 @@ import os
 import resource
 from pathlib import Path
 
-from otel_health.check import CheckFunc
+from otel_health.check import CheckFunc, require_shares
 from otel_health.compose import threshold
 
 
@@ -21,11 +21,12 @@ def open_files(*, warn: float | None = 0.8, fail: float | None = 0.95) -> CheckF
         fail: From this share it fails.
 
     Raises:
-        ValueError: There is no limit to hold it against, or the limits are out of order.
+        ValueError: There is no limit to hold it against, or the limits are no shares, or out of order.
 
     Example:
         >>> checker.add("open-files", process.open_files(), local=True)
     """
+    require_shares("process.open_files", warn=warn, fail=fail)
 
     def used() -> float:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

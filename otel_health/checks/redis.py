@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from otel_health.check import CheckFunc, Failed, is_async
+from otel_health.check import CheckFunc, Failed, is_async, require_shares
 from otel_health.compose import threshold
 
 _EXPIRES_SECONDS: Final = 60
@@ -172,11 +172,12 @@ def pool_use(client: Client, *, warn: float = 0.9) -> CheckFunc:
 
     Raises:
         TypeError: It is no such client, or its pool does not count (redis-py before 7.2, valkey-py).
-        ValueError: `warn` is not a finite number.
+        ValueError: `warn` is no share.
 
     Example:
         >>> checker.add("redis-pool", redis.pool_use(client), critical=False)
     """
+    require_shares("redis.pool_use", most=10, warn=warn)
     _require_client("redis.pool_use", client)
     if not hasattr(client.connection_pool, "get_connection_count"):
         raise TypeError(

@@ -3,7 +3,7 @@
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, cast
 
-from otel_health.check import CheckFunc, completes, require_count
+from otel_health.check import CheckFunc, completes, require_count, require_shares
 from otel_health.compose import threshold
 
 
@@ -78,11 +78,12 @@ def pool_use(engine: Engine | AsyncEngine, *, warn: float = 0.9, limit: int | No
 
     Raises:
         TypeError: It is no engine, or its pool has no size.
-        ValueError: `warn` is not a finite number, or `limit` is no count.
+        ValueError: `warn` is no share, or `limit` is no count.
 
     Example:
         >>> checker.add("mysql-pool", sqlalchemy.pool_use(engine, limit=15), critical=False)
     """
+    require_shares("sqlalchemy.pool_use", most=10, warn=warn)
     _require_engine(engine)
     if not hasattr(engine.pool, "checkedout") or not hasattr(engine.pool, "size"):
         raise TypeError(

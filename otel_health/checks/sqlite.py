@@ -47,7 +47,13 @@ def _execute(uri: str, statements: tuple[str, ...]) -> None:
 
 
 def _uri(path: str | PathLike[str]) -> str:
+    if not isinstance(path, str | PathLike):
+        raise TypeError(
+            f"sqlite: {type(path).__name__} is no path of a file; give the path, which is opened for each run"
+        )
     named = fspath(path)
     if not named or ":memory:" in named or "://" in named or named.startswith("file:"):
-        raise ValueError(f"sqlite: {type(path).__name__} is no path of a file; give the path alone, without a scheme")
+        raise ValueError(
+            "sqlite: a URL, or a database in memory, is no path of a file; give the path alone, without a scheme"
+        )
     return f"{Path(named).absolute().as_uri()}?mode=rw"

@@ -223,6 +223,7 @@ def test_targets_that_are_refused_at_once(target: str) -> None:
     ("options", "reason"),
     [
         ({"statuses": ()}, "statuses=()"),
+        ({"statuses": 200}, "statuses=200 must be a set of status codes"),
         ({"statuses": {99}}, "statuses={99}"),
         ({"statuses": {True}}, "statuses={True}"),
         ({"redirects": -1}, "redirects=-1"),

@@ -69,6 +69,6 @@ async def test_resident_memory() -> None:
 def test_what_is_refused(make: Callable[..., CheckFunc]) -> None:
     """At registration: no limit at all, or limits out of order."""
     with pytest.raises(ValueError, match="swap them"):
-        make(warn=9, fail=5)
+        make(warn=0.9, fail=0.5)
     with pytest.raises(ValueError, match="without a limit"):
         make(warn=None, fail=None)

@@ -83,3 +83,10 @@ def test_what_is_no_path_is_refused(make: Any, path: str) -> None:
     """A URL, or a database that only its own connection sees."""
     with pytest.raises(ValueError, match="is no path of a file"):
         make(path)
+
+
+@both
+def test_a_connection_is_refused(make: Any) -> None:
+    """It is not for two threads, and so cannot be asked by a check."""
+    with closing(sqlite3.connect(":memory:")) as connection, pytest.raises(TypeError, match="Connection is no path"):
+        make(connection)
