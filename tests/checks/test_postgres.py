@@ -65,11 +65,15 @@ async def test_connections_that_died_in_the_pool_fail_nothing(server: OwnServer,
 
 
 def end_all(server: OwnServer) -> None:
-    """End every connection while the loop stands still: who holds one will read of its end when it is used next."""
+    """End every connection while the loop stands still: who holds one will read of its end when it is used next.
+
+    One that a pool opens meanwhile, in a thread of its own, lives on.
+    """
     others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
     with psycopg.connect(host="127.0.0.1", port=server.port, user="postgres", autocommit=True) as connection:
-        connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
-        while connection.execute(f"SELECT FROM pg_stat_activity WHERE {others}").rowcount:
+        ended = connection.execute(f"SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+        pids = [pid for pid, _ in ended]
+        while connection.execute("SELECT FROM pg_stat_activity WHERE pid = ANY(%s)", (pids,)).rowcount:
             pass
 
 
