@@ -1,9 +1,10 @@
-"""A service that blocks its event loop when it is told to: `python -m examples.blocking`.
+"""A service that blocks its event loop when it is told to: `.venv/bin/python -m examples.blocking`.
 
     curl -s '127.0.0.1:8000/block?seconds=5' &      the loop is stuck, and nothing else answers at port 8000
     curl -s '127.0.0.1:8081/livez?verbose'          liveness does; after STUCK_AFTER (10) seconds it fails
 
-MODE=process answers from a process of its own. The log says where the loop was blocked, and for how long.
+PORT and LIVENESS_PORT name other ports, and MODE=process answers from a process of its own. The log says where the
+loop was blocked, and for how long.
 """
 
 import logging
@@ -54,10 +55,14 @@ def create_app(*, port: int = 8081, mode: str = "thread", stuck_after: float = 1
 
 
 def main() -> None:
-    """Serve on 127.0.0.1:8000, and liveness at 8081."""
+    """Serve on 127.0.0.1, and liveness at a port of its own."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)-8s %(message)s")
-    app = create_app(mode=os.environ.get("MODE", "thread"), stuck_after=float(os.environ.get("STUCK_AFTER", "10")))
-    uvicorn.run(app, host="127.0.0.1", port=8000, access_log=False)
+    app = create_app(
+        port=int(os.environ.get("LIVENESS_PORT", "8081")),
+        mode=os.environ.get("MODE", "thread"),
+        stuck_after=float(os.environ.get("STUCK_AFTER", "10")),
+    )
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ.get("PORT", "8000")), access_log=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""FastAPI over PostgreSQL and Redis: `uvicorn examples.fastapi_service:app`.
+"""FastAPI over PostgreSQL and Redis: `.venv/bin/uvicorn examples.fastapi_service:app`.
 
 DATABASE_URL and REDIS_URL say where they are; `make services` starts both at the defaults.
 """

@@ -1,4 +1,4 @@
-"""The smallest service with probes: `uvicorn examples.five_lines:app`."""
+"""The smallest service with probes: `.venv/bin/uvicorn examples.five_lines:app`."""
 
 import sqlite3
 from contextlib import closing

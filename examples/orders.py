@@ -90,16 +90,16 @@ def create_app(path: Path, *, interval: float = 2.0) -> Starlette:
 
 
 GUIDE = """
-orders is at http://127.0.0.1:{port}, its database at {path}
+orders is at http://127.0.0.1:{port} (elsewhere: make run PORT=8001), its database at {path}
 
 look      http://127.0.0.1:{port}/healthz in a browser
-          curl -s  127.0.0.1:{port}/readyz?verbose
+          curl -s  '127.0.0.1:{port}/readyz?verbose'
           curl -s  127.0.0.1:{port}/healthz
           curl -si 127.0.0.1:{port}/livez       (and /startupz, /readyz/database)
           curl -s  127.0.0.1:{port}/metrics | grep check_up
 
 break it  mv {path} {path}.away       the database is gone: readyz 503, livez stays 200
-watch     while sleep 1; do curl -s 127.0.0.1:{port}/readyz?verbose; done
+watch     while sleep 1; do curl -s '127.0.0.1:{port}/readyz?verbose'; done
 heal it   mv {path}.away {path}       ready again within 2 s
 
 degrade   for i in $(seq 12); do curl -sX POST 127.0.0.1:{port}/orders; done      backlog warns

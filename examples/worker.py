@@ -1,4 +1,4 @@
-"""A service whose consumer crashes when it is told to: `python -m examples.worker`.
+"""A service whose consumer crashes when it is told to: `.venv/bin/python -m examples.worker`.
 
     curl -s -X POST 127.0.0.1:8000/poison           a message that the consumer crashes on, whenever it meets it
     watch curl -s '127.0.0.1:8000/readyz?verbose'   it warns, fails, and in the end was given up
@@ -6,11 +6,12 @@
     curl -s -X DELETE 127.0.0.1:8000/poison         takes the message away: the next start is well, or
     curl -s -X POST 127.0.0.1:8000/restart          starts it at once, also when it was given up
 
-The log has a line for each crash, and one when the consumer is given up.
+PORT names another port. The log has a line for each crash, and one when the consumer is given up.
 """
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -76,9 +77,9 @@ def create_app(*, restart_delay: float = 1.0, max_restarts: int = 6, fail_after:
 
 
 def main() -> None:
-    """Serve on 127.0.0.1:8000, and on nothing else: it shows everything to anybody."""
+    """Serve on 127.0.0.1, and on nothing else: it shows everything to anybody."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-8s %(message)s")
-    uvicorn.run(create_app(), host="127.0.0.1", port=8000, access_log=False)
+    uvicorn.run(create_app(), host="127.0.0.1", port=int(os.environ.get("PORT", "8000")), access_log=False)
 
 
 if __name__ == "__main__":

@@ -722,13 +722,17 @@ async def mounted_in_fastapi(checker: Checker) -> Any:
     return app
 
 
+async def made_with_fastapi(checker: Checker) -> Any:
+    return FastAPI(routes=checker.routes("/health"), lifespan=checker.lifespan)
+
+
 async def routes_in_fastapi(checker: Checker) -> Any:
     app = FastAPI()
     app.router.routes.extend(checker.routes("/health"))
     return app
 
 
-@pytest.mark.parametrize("build", [mounted_in_starlette, mounted_in_fastapi, routes_in_fastapi])
+@pytest.mark.parametrize("build", [mounted_in_starlette, mounted_in_fastapi, made_with_fastapi, routes_in_fastapi])
 async def test_it_stands_under_a_prefix(build: Callable[[Checker], Awaitable[Any]]) -> None:
     """Mounted, or as routes, in Starlette and FastAPI."""
     async with client(await build(example())) as opened:
