@@ -17,7 +17,7 @@ from otel_health_instrumentation.clients.aio_pika import AIO_PIKA
 from otel_health_instrumentation.clients.django import DJANGO
 from otel_health_instrumentation.clients.grpc import GRPC
 from otel_health_instrumentation.clients.hooks import Undo, needs_stand_in, on_made, stand_before, when_imported
-from otel_health_instrumentation.clients.kafka import AIOKAFKA, CONFLUENT_KAFKA
+from otel_health_instrumentation.clients.kafka import AIOKAFKA, CONFLUENT_KAFKA, KAFKA_PYTHON
 from otel_health_instrumentation.clients.living import SETTLES, Components, Living
 from otel_health_instrumentation.clients.postgres import ASYNCPG, ASYNCPG_CONNECTIONS, PSYCOPG
 from otel_health_instrumentation.clients.redis import REDIS, VALKEY
@@ -38,6 +38,7 @@ TECHNOLOGIES: Final = {
         CONFLUENT_KAFKA,
         DJANGO,
         GRPC,
+        KAFKA_PYTHON,
         PSYCOPG,
         REDIS,
         SQLALCHEMY,

@@ -1,6 +1,7 @@
-"""Kafka: the producers and consumers of aiokafka and confluent-kafka."""
+"""Kafka: the producers and consumers of aiokafka, confluent-kafka and kafka-python."""
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, Final
 
 from otel_health import CheckFunc
@@ -80,4 +81,46 @@ CONFLUENT_KAFKA: Final = Technology(
     server=_confluent_server,
     check=_confluent_check,
     usable=lambda client: not getattr(client, _CLOSED, False),
+)
+
+
+# kafka-python. Its consumers may be used in one thread alone, which is the application's.
+
+_WAITS: Final = dict.fromkeys(("bootstrap_timeout_ms", "request_timeout_ms"), 1000)
+_PORT: Final = 9092
+
+
+def _kafka_python_server(client: Any) -> Server:
+    said = client.config["bootstrap_servers"]
+    brokers = said.split(",") if isinstance(said, str) else said
+    return _server(each if ":" in each else f"{each}:{_PORT}" for each in brokers)
+
+
+def _connects(client: Any) -> CheckFunc:
+    """Return a check that asks for the brokers by an admin client of its own, with this client's settings."""
+    kind = import_module("kafka.admin.client").KafkaAdminClient
+    settings = {name: client.config[name] for name in kind.DEFAULT_CONFIG if name in client.config}
+
+    def check() -> None:
+        another = kind.__new__(kind)
+        another._closed = False  # noqa: SLF001 - or one that finds no broker closes neither its sockets nor its thread.
+        try:
+            another.__init__(**{**settings, **_WAITS})
+            another.describe_cluster()
+        finally:
+            another.close()
+
+    return check
+
+
+KAFKA_PYTHON: Final = Technology(
+    name="kafka-python",
+    classes={
+        "kafka.producer.kafka": ("KafkaProducer",),
+        "kafka.consumer.group": ("KafkaConsumer",),
+        "kafka.admin.client": ("KafkaAdminClient",),
+    },
+    server=_kafka_python_server,
+    check=_connects,
+    usable=lambda client: client._closed is False,  # noqa: SLF001
 )

@@ -3,8 +3,9 @@
 import asyncio
 import gc
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack, asynccontextmanager, closing
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import asyncpg
 import confluent_kafka
 import grpc
 import grpc.aio
+import kafka
 import pytest
 from confluent_kafka.admin import AdminClient
 
@@ -92,6 +94,31 @@ async def administrator(port: int) -> AsyncIterator[AdminClient]:
     yield AdminClient(clients.librdkafka(port))
 
 
+MOCKED = {"api_version": (2, 3)}
+"""Librdkafka's mock cluster answers later clients in a way that kafka-python does not take."""
+
+
+@asynccontextmanager
+async def kafka_python_producer(port: int) -> AsyncIterator[kafka.KafkaProducer]:
+    """A producer of kafka-python."""
+    with closing(kafka.KafkaProducer(bootstrap_servers=f"127.0.0.1:{port}", **MOCKED)) as made:
+        yield made
+
+
+@asynccontextmanager
+async def kafka_python_consumer(port: int) -> AsyncIterator[kafka.KafkaConsumer]:
+    """A consumer of kafka-python."""
+    with closing(kafka.KafkaConsumer("orders", bootstrap_servers=[f"127.0.0.1:{port}"], **MOCKED)) as made:
+        yield made
+
+
+@asynccontextmanager
+async def kafka_python_administrator(port: int) -> AsyncIterator[kafka.KafkaAdminClient]:
+    """An admin client of kafka-python."""
+    with closing(kafka.KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", **MOCKED)) as made:
+        yield made
+
+
 @asynccontextmanager
 async def channel(port: int) -> AsyncIterator[grpc.Channel]:
     """A synchronous channel."""
@@ -135,6 +162,9 @@ WAYS = [
     Way("confluent-kafka", "kafka", producer, "kafka-127.0.0.1-{port}", closes=False),
     Way("confluent-kafka", "kafka", consumer, "kafka-127.0.0.1-{port}", closes=False),
     Way("confluent-kafka", "kafka", administrator, "kafka-127.0.0.1-{port}", closes=False),
+    Way("kafka-python", "kafka", kafka_python_producer, "kafka-127.0.0.1-{port}"),
+    Way("kafka-python", "kafka", kafka_python_consumer, "kafka-127.0.0.1-{port}"),
+    Way("kafka-python", "kafka", kafka_python_administrator, "kafka-127.0.0.1-{port}"),
     Way("grpc", "grpc", channel, "grpc-127.0.0.1-{port}"),
     Way("grpc", "grpc", channel_async, "grpc-127.0.0.1-{port}"),
 ]
@@ -202,3 +232,20 @@ async def test_a_client_that_turns_out_to_be_closed_says_nothing_of_its_server(
         assert application.checker.names == ()
         assert told == []
         del client
+
+
+async def test_a_broker_that_is_away_costs_no_thread(started: Callable[[str], OwnServer]) -> None:
+    """A client of kafka-python that finds no broker when it is made leaves its thread running."""
+    server = started("kafka")
+    with watching("kafka-python") as application:
+        async with kafka_python_producer(server.port) as client:
+            (name,) = application.names()
+            server.kill()
+            assert await becomes("fail", application, name)
+            before = threading.active_count()
+            for _ in range(3):
+                assert await application.status(name) == "fail"
+            server.start()
+
+            assert threading.active_count() <= before
+            del client
