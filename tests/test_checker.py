@@ -427,6 +427,26 @@ async def test_a_check_that_hangs_is_not_started_again_by_adding_it_anew() -> No
     blocking.let_go.set()
 
 
+async def test_a_call_that_was_dropped_counts_for_the_check_that_is_added_anew() -> None:
+    """Its function is not called beside itself, and its time has begun with the call."""
+    blocking = Blocking()
+    checker = Checker(timeout=20.0)
+    checker.add("redis", blocking)
+    waiting = asyncio.ensure_future(checker.run())
+    await eventually(blocking.entered.is_set)
+    checker.remove("redis")
+    await waiting
+
+    checker.add("redis", blocking, timeout=0.1)
+    result = (await checker.run()).components["redis"].result
+    blocking.let_go.set()
+
+    assert result is not None
+    assert (result.error_type, blocking.calls) == (ErrorType.TIMEOUT, 1)
+    assert result.duration is not None
+    assert result.duration >= 0.1
+
+
 async def test_removing_a_check_ends_the_run_in_flight() -> None:
     """It is cancelled then, not when its time is up."""
     cancelled = asyncio.Event()

@@ -692,6 +692,74 @@ async def test_closing_ends_what_was_left_behind(threads: Callable[[], int]) -> 
     await eventually(lambda: threads() == 0)
 
 
+async def test_nothing_is_begun_for_a_check_that_is_being_ended() -> None:
+    """What it asks for on its way out would outlive the closing."""
+    entered, asked = asyncio.Event(), asyncio.Event()
+    replica = Switch()
+
+    async def check() -> None:
+        try:
+            entered.set()
+            await asyncio.Event().wait()
+        finally:
+            asked.set()
+            await any_of(replica=replica)()  # type: ignore[misc]
+
+    checker = Checker()
+    checker.add("primary", check)
+    async with checker:
+        await entered.wait()
+
+    assert asked.is_set()
+    assert replica.calls == 0
+
+
+def test_a_call_that_outlives_its_loop_is_not_made_twice() -> None:
+    """A thread knows no loop: the next one waits for what it brings."""
+    blocking = Blocking()
+    checker = Checker(timeout=20.0)
+    checker.add("ldap", blocking)
+
+    async def leave() -> None:
+        waiting = asyncio.ensure_future(checker.run())
+        await eventually(blocking.entered.is_set)
+        waiting.cancel()
+
+    async def wait() -> Status:
+        waiting = asyncio.ensure_future(checker.run())
+        await asyncio.sleep(0.01)
+        blocking.let_go.set()
+        return (await waiting).status
+
+    asyncio.run(leave())
+    assert [component.abandoned_runs for component, _ in checker.engine.states()] == [0]
+
+    assert asyncio.run(wait()) is Status.PASS
+    assert blocking.calls == 1
+
+
+def test_what_a_closed_loop_has_left_is_no_hung_run() -> None:
+    """Its coroutines are driven by nobody, and never will be."""
+    healthy = False
+
+    async def check() -> None:
+        await asyncio.sleep(0 if healthy else 60)
+
+    checker = Checker()
+    checker.add("postgres", check)
+
+    async def leave() -> None:
+        asyncio.ensure_future(checker.run())  # noqa: RUF006 - it is meant to be left behind.
+        await asyncio.sleep(0.01)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    loop.close()
+    healthy = True
+
+    assert asyncio.run(checker.run()).status is Status.PASS
+
+
 async def test_thousands_of_checks_begin_in_batches() -> None:
     """The loop gets its turn between batches, so that requests are answered while a round begins."""
     turns = 0
