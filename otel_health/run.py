@@ -248,8 +248,8 @@ class Run:
         if not _EAGER:
             try:
                 await _turn()  # type: ignore[misc, unused-ignore]
-            except BaseException:
-                self._withdraw()
+            except BaseException as ended:
+                self._withdraw(ended)
                 raise
         host = self.slot.host
         clock = host.clock
@@ -276,7 +276,7 @@ class Run:
                 self.value = await self._sliced(coroutine, suspended)  # type: ignore[misc, unused-ignore]
             except (asyncio.CancelledError, GeneratorExit) as ended:
                 if self._foreign and (isinstance(ended, GeneratorExit) or _cancelling(self.task) > 0):
-                    self._withdraw()
+                    self._withdraw(ended)
                     raise
                 self.exception = ended
             except BaseException as raised:  # noqa: BLE001 - as above.
@@ -349,9 +349,11 @@ class Run:
             self._graced = True
             self.deadline = host.resumed_at + GRACE_SECONDS
 
-    def _withdraw(self) -> None:
+    def _withdraw(self, ended: BaseException) -> None:
         """There will be no verdict, and nothing is alive."""
         self.withdrawn = True
+        # Whoever concludes something from its children may not take this one for one that has passed.
+        self.exception = ended
         self.settle(self.slot.host.clock(), None)
         self.release()
 

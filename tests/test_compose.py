@@ -5,6 +5,7 @@ import functools
 import math
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -80,6 +81,22 @@ async def test_children_run_concurrently() -> None:
     await state_of(all_of(**{f"c{number}": functools.partial(asyncio.sleep, 0.5) for number in range(20)}))
 
     assert now() - begun == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("compose", [all_of, any_of], ids=["all_of", "any_of"])
+async def test_a_child_that_others_have_cancelled_has_not_passed(compose: Callable[..., CheckFunc]) -> None:
+    """It has said nothing; what is made of it may not say that all is well."""
+
+    async def child() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(1, task.cancel)
+        await asyncio.Event().wait()
+
+    state = await state_of(compose(child=child, failing=failing() if compose is any_of else passing()))
+
+    assert state.status is Status.FAIL
+    assert "child (failed: )" in message(state)
 
 
 @pytest.mark.parametrize("stuck", [hanging(), swallowing()], ids=["hanging", "swallowing"])
