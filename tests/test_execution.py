@@ -1,6 +1,7 @@
 """One run and its deadline: whatever a check does, it yields an ending in time."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from otel_health import Checker, CheckFunc, ErrorType, Status, any_of
-from tests.doubles import Blocking, Switch, eventually, hanging, passing, swallowing
+from tests.doubles import Blocking, Switch, eventually, failing, hanging, passing, swallowing
 from tests.virtual import VirtualLoop, now, virtual_checker
 
 
@@ -308,6 +309,23 @@ async def test_a_block_by_the_application_condemns_none_of_many() -> None:
     assert [n for n, status in (await running).statuses.items() if not status.up] == []
 
 
+@pytest.mark.virtual_time
+async def test_a_block_by_the_application_condemns_no_check_beside_a_thread_that_hangs() -> None:
+    """That one's deadline comes first, and needs no grace."""
+    blocking = Blocking()
+    checker = virtual_checker()
+    checker.add("ldap", blocking, timeout=0.2)
+    checker.add("innocent", functools.partial(asyncio.sleep, 0.25), timeout=0.3)
+    waiting = asyncio.ensure_future(checker.run())
+    await asyncio.sleep(0.1)
+    block(0.5)
+
+    report = await waiting
+    blocking.let_go.set()
+
+    assert report.statuses == {"ldap": Status.FAIL, "innocent": Status.PASS}
+
+
 async def test_a_loop_that_is_always_late_still_brings_a_verdict() -> None:
     """The grace is given once."""
 
@@ -326,6 +344,22 @@ async def test_a_loop_that_is_always_late_still_brings_a_verdict() -> None:
     application.cancel()
 
     assert report.components["hanging"].error_type is ErrorType.TIMEOUT
+
+
+@pytest.mark.virtual_time
+async def test_the_grace_after_a_block_is_a_tenth_of_a_second() -> None:
+    """Then a check that hangs has its verdict, though its deadline fell into the block."""
+    checker = virtual_checker(timeout=0.2)
+    checker.add("hanging", hanging())
+    waiting = asyncio.ensure_future(checker.run())
+    await asyncio.sleep(0.1)
+    block(0.5)
+    resumed_at = now()
+
+    report = await waiting
+
+    assert report.components["hanging"].error_type is ErrorType.TIMEOUT
+    assert now() - resumed_at == pytest.approx(0.1, abs=0.01)
 
 
 def test_a_check_that_denies_its_cancellation_is_ended_by_close() -> None:
@@ -423,6 +457,20 @@ async def test_a_composite_built_inside_a_check_keeps_its_count() -> None:
     assert calls == 1
     assert [component.abandoned_runs for component, _ in checker.engine.states()] == [1]
     let_go.set()
+    await eventually(lambda: [component.abandoned_runs for component, _ in checker.engine.states()] == [0])
+
+
+async def test_a_composite_built_inside_a_check_runs_what_it_was_built_of() -> None:
+    """Not what had its names in the run before."""
+    answers = iter([passing(), failing()])
+
+    async def dynamic() -> None:
+        await any_of(primary=next(answers))()  # type: ignore[misc]
+
+    checker = Checker(ttl=1e-9)
+    checker.add("dynamic", dynamic)
+
+    assert [(await checker.run()).status for _ in range(2)] == [Status.PASS, Status.FAIL]
 
 
 async def test_a_check_that_raises_cancelled_error_has_failed() -> None:
@@ -684,12 +732,35 @@ async def test_closing_ends_what_was_left_behind(threads: Callable[[], int]) -> 
     checker = Checker(timeout=0.05)
     checker.add("stubborn", stubborn)
     checker.add("sync", lambda: None)
+    checker.add("local", lambda: None, local=True)
     async with checker:
         await eventually(lambda: checker.report().components["stubborn"].error_type is ErrorType.TIMEOUT)
 
     assert closed == [True]
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "otel_health"]
     await eventually(lambda: threads() == 0)
+
+
+async def test_a_check_that_is_ended_by_closing_may_clean_up() -> None:
+    """It gives back its connection, which takes a moment; and as it was not heard, nothing is said of it."""
+    entered = asyncio.Event()
+    returned: list[str] = []
+
+    async def check() -> None:
+        try:
+            entered.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.001)
+            returned.append("connection")
+
+    checker = Checker()
+    checker.add("postgres", check)
+    async with checker:
+        await entered.wait()
+
+    assert returned == ["connection"]
+    assert checker.report().components["postgres"].error_type is ErrorType.PENDING
 
 
 async def test_nothing_is_begun_for_a_check_that_is_being_ended() -> None:
@@ -738,19 +809,22 @@ def test_a_call_that_outlives_its_loop_is_not_made_twice() -> None:
     assert blocking.calls == 1
 
 
-def test_what_a_closed_loop_has_left_is_no_hung_run() -> None:
+@pytest.mark.parametrize("timeout", [0.01, 60.0], ids=["abandoned", "under way"])
+def test_what_a_closed_loop_has_left_is_no_hung_run(timeout: float) -> None:
     """Its coroutines are driven by nobody, and never will be."""
     healthy = False
+    stuck = swallowing()
 
     async def check() -> None:
-        await asyncio.sleep(0 if healthy else 60)
+        if not healthy:
+            await stuck()
 
-    checker = Checker()
+    checker = Checker(timeout=timeout, ttl=1e-9)
     checker.add("postgres", check)
 
     async def leave() -> None:
-        asyncio.ensure_future(checker.run())  # noqa: RUF006 - it is meant to be left behind.
-        await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(checker.run(), 0.1)
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(leave())
@@ -758,6 +832,33 @@ def test_what_a_closed_loop_has_left_is_no_hung_run() -> None:
     healthy = True
 
     assert asyncio.run(checker.run()).status is Status.PASS
+    assert not checker.engine._runner.live  # noqa: SLF001 - nothing else shows a leak this early.
+
+
+def test_what_had_not_begun_on_a_closed_loop_is_not_begun_on_the_next() -> None:
+    """Nobody waits for it any more, and the round that comes first runs every check once."""
+    calls = 0
+
+    async def check() -> None:
+        nonlocal calls
+        calls += 1
+
+    checker = Checker(ttl=1e-9)
+    for number in range(500):
+        checker.add(f"check-{number}", check)
+
+    async def leave() -> None:
+        asyncio.ensure_future(checker.run())  # noqa: RUF006 - it is left behind.
+        await asyncio.sleep(0)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    loop.close()
+    before = calls
+    assert before < 500
+
+    asyncio.run(checker.run())
+    assert calls == before + 500
 
 
 async def test_thousands_of_checks_begin_in_batches() -> None:
