@@ -158,7 +158,10 @@ class Check:
         object.__setattr__(self, "probes", _probes(subject, self.probes))
         for action in steps_of(self.recover):
             if not callable(action):
-                raise TypeError(f"{subject}: recover is a {type(action).__name__}; pass a function, not its result")
+                raise TypeError(
+                    f"{subject}: recover is a {type(action).__name__}; pass a function, not its result, "
+                    "or a ladder of several"
+                )
             _require_no_arguments(subject, action, "a recovery action")
         require_seconds(subject, "recover_within", self.recover_within)
         if self.local and self.shared:

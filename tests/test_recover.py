@@ -432,6 +432,7 @@ async def test_every_sink_shows_it(caplog: pytest.LogCaptureFixture) -> None:
     ("recover", "refused", "culprit"),
     [
         (3, TypeError, "check 'redis': recover is a int"),
+        ([print], TypeError, "recover is a list; pass a function, not its result, or a ladder of several"),
         (lambda client: client, TypeError, "needs client, and a recovery action takes no arguments"),
     ],
 )

@@ -343,6 +343,12 @@ def test_a_restart_that_waits_for_nothing_is_refused() -> None:
         graceful_restart(Drain(Checker()), failing_for=0)
 
 
+def test_a_restart_through_anything_but_a_drain_is_refused() -> None:
+    """At registration, and not when it would be needed."""
+    with pytest.raises(TypeError, match="a Checker is no Drain"):
+        graceful_restart(Checker())  # type: ignore[arg-type]
+
+
 async def test_without_a_handler_nothing_is_killed() -> None:
     """A SIGTERM that nobody handles would end the process at once, and in no good order."""
     killed: list[int] = []

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Final, Literal, get_args
 
 from otel_health_instrumentation.guard import LOGGER
@@ -72,6 +73,8 @@ def configured(options: Mapping[str, object], environment: Mapping[str, str] = o
     for name in options:
         if name not in READERS:
             LOGGER.warning("health: there is no option %r; there are %s", name, ", ".join(READERS))
+    for variable in environment:
+        _look_for_slip(variable)
     for name, read in READERS.items():
         variable = f"{PREFIX}{name.upper()}"
         if options.get(name) is not None:
@@ -87,6 +90,14 @@ def configured(options: Mapping[str, object], environment: Mapping[str, str] = o
             shown = "..." if name == "token" else repr(value)
             LOGGER.warning("health: %s=%s %s; the default is used", source, shown, error)
     return Configuration(**said)  # type: ignore[arg-type] # Each reader returns what its field holds.
+
+
+def _look_for_slip(variable: str) -> None:
+    """Say it where a variable is nearly one of ours: nobody else would."""
+    name = variable.removeprefix(PREFIX).lower()
+    if variable.startswith(PREFIX) and name not in READERS:
+        for close in get_close_matches(name, READERS, n=1, cutoff=0.8):
+            LOGGER.warning("health: there is no %s; did you mean %s%s?", variable, PREFIX, close.upper())
 
 
 def _seconds(value: object) -> float:
@@ -142,7 +153,9 @@ def _path(value: object) -> str:
 
 
 def _path_or_none(value: object) -> str:
-    return NONE if value == NONE else _path(value)
+    if value != NONE and (not str(value).startswith("/") or str(value).endswith("/")):
+        raise ValueError("must be none, or begin with '/' and not end with it, such as /metrics")
+    return str(value)
 
 
 def _names(value: object) -> list[str]:

@@ -122,8 +122,11 @@ def graceful_restart(
         clock: Monotonic seconds; for tests that control time.
 
     Raises:
+        TypeError: It is no drain.
         ValueError: `failing_for` or `min_uptime` is no positive, finite number of seconds.
     """
+    if not callable(getattr(drain, "stop", None)):
+        raise TypeError(f"graceful_restart: a {type(drain).__name__} is no Drain; pass the one that the process enters")
     require_seconds("graceful_restart", "failing_for", failing_for)
     require_seconds("graceful_restart", "min_uptime", min_uptime)
     since = clock()

@@ -77,6 +77,7 @@ class Registration:
         timeout: Seconds that one call to the registry may take, and the withdrawal as a whole.
 
     Raises:
+        TypeError: The registry is none.
         ValueError: An argument makes no sense.
 
     Example:
@@ -104,6 +105,11 @@ class Registration:
         workers: Leading | None = None,
         timeout: float = 1.5,
     ) -> None:
+        if not callable(getattr(registry, "register", None)):
+            raise TypeError(
+                f"Registration: a {type(registry).__name__} is no registry; pass a ConsulRegistry or an EtcdRegistry, "
+                "or one of your own"
+            )
         require_seconds("Registration", "timeout", timeout)
         if details not in DETAILS:
             raise ValueError(f"Registration: details={details!r} must be one of {', '.join(map(repr, DETAILS))}")

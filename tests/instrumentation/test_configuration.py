@@ -108,6 +108,14 @@ def test_an_unknown_option_is_named(caplog: pytest.LogCaptureFixture) -> None:
     assert "there is no option 'timeuot'; there are timeout, interval" in caplog.text
 
 
+def test_a_slip_in_the_name_of_a_variable_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """With the one that was meant; a variable that is like none of ours may be anybody's."""
+    said = configured({}, {"OTEL_HEALTH_TIMOUT": "1", "OTEL_HEALTH_REQUIRE_SERVICES": "1", "OTEL_SERVICE_NAME": "a"})
+
+    assert said == Configuration()
+    assert caplog.messages == ["health: there is no OTEL_HEALTH_TIMOUT; did you mean OTEL_HEALTH_TIMEOUT?"]
+
+
 def test_a_configuration_file_is_read() -> None:
     """Typed, by OpenTelemetry's own reader of `OTEL_CONFIG_FILE`."""
     conversion = pytest.importorskip("opentelemetry.configuration.instrumentation")

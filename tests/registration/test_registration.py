@@ -334,6 +334,12 @@ def test_what_makes_no_sense_is_refused_at_once(make: Callable[[Checker], Any], 
         make(Checker())
 
 
+def test_the_address_of_a_registry_is_no_registry() -> None:
+    """Whoever passes it reads what to make of it."""
+    with pytest.raises(TypeError, match="a str is no registry; pass a ConsulRegistry or an EtcdRegistry"):
+        Registration(Checker(), "http://consul:8500", service="orders", address="10.0.0.7", port=8000)  # type: ignore[arg-type]
+
+
 def _made(checker: Checker, **options: Any) -> Registration:
     given = {"service": "orders", "address": "127.0.0.1", "port": 8000, **options}
     return Registration(checker, ConsulRegistry(), **given)
