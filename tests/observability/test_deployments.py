@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import kubernetes_validate
@@ -129,9 +130,21 @@ def _split(volume: str) -> tuple[str, str, str]:
     return source, target, mode
 
 
-def test_promtool_takes_the_configuration(tmp_path: Path) -> None:
-    """With the rules that are mounted beside it."""
-    (tmp_path / "prometheus.yaml").write_text((OBSERVABILITY / "prometheus.yaml").read_text())
+def configurations() -> list[Any]:
+    """That of the example, and the one that the page shows."""
+    page = (EXAMPLES.parent / "docs" / "observability.md").read_text()
+    shown = re.search(r"  ```yaml\n(.*?)  ```", page, re.DOTALL)
+    assert shown
+    return [
+        pytest.param((OBSERVABILITY / "prometheus.yaml").read_text(), id="example"),
+        pytest.param(dedent(shown[1]), id="page"),
+    ]
+
+
+@pytest.mark.parametrize("configuration", configurations())
+def test_promtool_takes_the_configuration(configuration: str, tmp_path: Path) -> None:
+    """With the rules that are read beside it."""
+    (tmp_path / "prometheus.yaml").write_text(configuration)
     (tmp_path / "rules.yaml").write_text((FILES / "rules.yaml").read_text())
     command = [program("promtool", "Prometheus"), "check", "config", str(tmp_path / "prometheus.yaml")]
 
