@@ -1,9 +1,11 @@
 """Daemon threads for calls that block: bounded in number, never joined, nothing left behind when idle."""
 
+import _thread
 import asyncio
 import itertools
 import threading
 import time
+from _thread import start_new_thread
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -124,7 +126,7 @@ class Threads:
             self._alive += 1
             self._idle += 1
             try:
-                threading.Thread(target=self._work, name=f"otel_health-{next(_numbers)}", daemon=True).start()
+                start(self._work, f"otel_health-{next(_numbers)}")
             except RuntimeError:  # The system has no thread left: the job waits, and is saturated in the end.
                 self._alive -= 1
                 self._idle -= 1
@@ -170,6 +172,23 @@ class Threads:
                 return False
             self._idle += 1
             return True
+
+
+def are_greenlets() -> bool:
+    """Whether gevent or eventlet has put greenlets in the place of threads, since this was imported."""
+    return _thread.start_new_thread is not start_new_thread
+
+
+def start(work: Callable[[], None], name: str) -> None:
+    """Start a daemon thread: a real one, also where threads that others start are greenlets.
+
+    Raises:
+        RuntimeError: The system has no thread left.
+    """
+    if are_greenlets():
+        start_new_thread(work, ())  # It has no name there, and nobody finds it in `threading.enumerate()`.
+    else:
+        threading.Thread(target=work, name=name, daemon=True).start()
 
 
 def call_on(loop: asyncio.AbstractEventLoop | None, call: Callable[..., object], *arguments: object) -> bool:

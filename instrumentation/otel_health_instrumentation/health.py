@@ -11,10 +11,12 @@ from opentelemetry.sdk.metrics import MeterProvider
 from otel_health import Checker
 from otel_health.lifecycle import LivenessServer
 from otel_health.prometheus import PrometheusExporter
+from otel_health.threads import are_greenlets
 from otel_health.workers import Workers
 from otel_health_instrumentation.background import Background
 from otel_health_instrumentation.clients import TECHNOLOGIES, Clients
 from otel_health_instrumentation.configuration import NONE, Configuration
+from otel_health_instrumentation.greenlets import beside_this
 from otel_health_instrumentation.guard import LOGGER, guarded
 from otel_health_instrumentation.pages import Pages
 
@@ -95,6 +97,8 @@ class Health:
         if self.checker.is_open or self.background.running:
             return True
         with guarded("start the checks in a thread"):
+            if self.clients is not None and are_greenlets():
+                self.clients.call = beside_this()
             self.background.call(self.open())
             return True
         return False

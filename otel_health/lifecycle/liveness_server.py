@@ -7,7 +7,6 @@ import logging
 import os
 import selectors
 import socket
-import threading
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
@@ -23,7 +22,7 @@ from otel_health.lifecycle.serving.by_process import ByProcess
 from otel_health.lifecycle.serving.by_thread import ByThread, Scraped
 from otel_health.lifecycle.serving.child import require_interpreter
 from otel_health.redaction import describe
-from otel_health.threads import call_on
+from otel_health.threads import call_on, start
 
 Mode = Literal["thread", "process"]
 MODES: Final[tuple[Mode, ...]] = ("thread", "process")
@@ -193,7 +192,7 @@ class LivenessServer:
             bell.close()
             await asyncio.wait((ended,), timeout=STOP_SECONDS)
 
-        threading.Thread(target=serve, name="otel_health-liveness", daemon=True).start()
+        start(serve, "otel_health-liveness")
         opened.push_async_callback(stop)
         await started
 

@@ -4,12 +4,12 @@ import asyncio
 import selectors
 import socket
 import struct
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from otel_health.threads import start
 from otel_health.workers.exposition import merged, ours
 from otel_health.workers.meeting import SOCKET, file_of
 from otel_health.workers.processes import Process
@@ -54,7 +54,7 @@ class Answering:
         except OSError:
             self._listening.close()
             raise
-        threading.Thread(target=self._serve, name="otel_health-workers", daemon=True).start()
+        start(self._serve, "otel_health-workers")
 
     def close(self) -> None:
         """Answer nobody any more."""

@@ -70,7 +70,7 @@ SERVED: Final = {
     "Starlette, gunicorn with uvicorn workers, preloaded": (STARLETTE, (*UVICORN_WORKERS, "--preload", "app:app")),
     "Django, gunicorn": (DJANGO, (*GUNICORN, "example.wsgi")),
     "Django, uvicorn": (DJANGO, (*UVICORN, "example.asgi:application")),
-    "Flask, gunicorn": (FLASK, (*GUNICORN, "rq_dashboard.app:create_app()")),
+    "Flask, gunicorn with gevent workers": (FLASK, (*GUNICORN, "-k", "gevent", "rq_dashboard.app:create_app()")),
     "Flask, gunicorn, preloaded": (FLASK, (*GUNICORN, "--preload", "rq_dashboard.app:create_app()")),
 }
 

@@ -170,7 +170,7 @@ def test_a_thread_that_is_stuck_tells_nobody_of_components(instrument: Instrumen
 @pytest.mark.parametrize(
     ("module", "question"), [("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")]
 )
-def test_where_threads_are_greenlets_nothing_is_started(
+def test_where_no_thread_is_real_nothing_is_started(
     module: str,
     question: str,
     instrument: Instrument,
@@ -186,7 +186,40 @@ def test_where_threads_are_greenlets_nothing_is_started(
     assert [Answer(app, path).status for path in ("/", "/livez", "/")] == [200, 404, 200]
     assert not checker.is_open
     (line,) = caplog.messages
-    assert "use sync or threaded workers" in line
+    assert "use sync, threaded or gevent workers" in line
+
+
+GEVENT = """
+from otel_health_instrumentation import HealthInstrumentor
+from gevent import monkey, spawn
+monkey.patch_all()
+import asyncio, socket, threading, time
+import redis
+from tests.instrumentation.test_wsgi import Answer, answered, flask_app
+main, connected_in = threading.get_native_id(), set()
+class Connection(redis.Connection):
+    def connect(self):
+        connected_in.add(threading.get_native_id())
+        super().connect()
+silent = socket.create_server(("127.0.0.1", 0))
+HealthInstrumentor().instrument(interval=0.1, timeout=0.5, critical=["redis-*"])
+pool = redis.ConnectionPool(connection_class=Connection, host="127.0.0.1", port=silent.getsockname()[1])
+app = flask_app()
+failed = answered(app, "/readyz", lambda answer: answer.status == 503 and '"timeout"' in answer.body)
+ticks = []
+ticking = spawn(lambda: [ticks.append(time.sleep(0.01)) for _ in range(20)])
+said = asyncio.run(asyncio.sleep(0, "an event loop of the application's own"))
+ticking.join()
+print(failed.status, len(ticks), connected_in == {main}, said)
+HealthInstrumentor().uninstrument()
+"""
+
+
+def test_gevent_has_the_checks_in_a_thread_and_the_clients_in_its_greenlets() -> None:
+    """Of a server that says nothing: a check waits for it in the application's thread, and holds up nobody there."""
+    pytest.importorskip("gevent")
+
+    assert in_fresh_interpreter(GEVENT) == "503 20 True an event loop of the application's own"
 
 
 def test_an_open_checker_is_read_where_it_runs(instrument: Instrument) -> None:

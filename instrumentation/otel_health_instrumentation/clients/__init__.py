@@ -47,6 +47,8 @@ TECHNOLOGIES: Final = {
 }
 """Every client library that is known, by its name."""
 
+Call = Callable[[CheckFunc], CheckReturn | Awaitable[CheckReturn]]
+
 
 class Clients:
     """The clients that the application makes, each a check of the Checker.
@@ -85,6 +87,8 @@ class Clients:
         self._registered: dict[Server, bool] = {}
         """What is a component, and whether its check is ours: the application may have one of that name."""
         self._undo: list[Undo] = []
+        self.call: Call = _call
+        """How a synchronous client is asked, in the thread where its check runs."""
 
     def instrument(self) -> None:
         """Notice every client that is made from now on, and those that were made before; never raises."""
@@ -191,14 +195,15 @@ class Clients:
         if server.host == UNTOLD:
             several = self._usable(server)
             if len(several) > 1:
-                return _all_answer([(technology, client, technology.check(client)) for technology, client in several])
+                asked = [(technology, client, technology.check(client)) for technology, client in several]
+                return _all_answer(asked, self.call)
         elif self._traffic is not None and self._traffic.proves(server):
             return None
         while (found := self._newest(server)) is not None:
             technology, client = found
             check = technology.check(client)
             try:
-                return _asked_on(technology.loop(client), check) if is_async(check) else check()
+                return _asked_on(technology.loop(client), check) if is_async(check) else self.call(check)
             except Exception:
                 # One that turns out to be closed says nothing of its server.
                 if technology.can_be_asked(client):
@@ -216,12 +221,12 @@ class Clients:
         return [(each.technology, client) for each in known if (client := each.usable()) is not None]
 
 
-def _all_answer(asked: Sequence[tuple[Technology, Any, CheckFunc]]) -> CheckReturn | Awaitable[CheckReturn]:
+def _all_answer(asked: Sequence[tuple[Technology, Any, CheckFunc]], call: Call) -> CheckReturn | Awaitable[CheckReturn]:
     """Ask clients that may speak to different servers, one after the other: who fails, fails for all."""
     for technology, client, check in asked:
         if not is_async(check):
             try:
-                check()
+                call(check)
             except Exception:
                 if technology.can_be_asked(client):
                     raise
@@ -237,6 +242,10 @@ def _all_answer(asked: Sequence[tuple[Technology, Any, CheckFunc]]) -> CheckRetu
         return None
 
     return others_answer() if any(is_async(check) for _, _, check in asked) else None
+
+
+def _call(check: CheckFunc) -> CheckReturn | Awaitable[CheckReturn]:
+    return check()
 
 
 async def _asked_on(loop: asyncio.AbstractEventLoop | None, check: CheckFunc) -> CheckReturn:

@@ -5,12 +5,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 from weakref import ref
 
 from otel_health.forks import tell_of_forks
+from otel_health.threads import start
 from otel_health_instrumentation.clients.technology import Server, Technology
 from otel_health_instrumentation.guard import guarded
 
@@ -87,13 +89,13 @@ class Living:
         self._lock = threading.Lock()
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._wake.put(None)
-        self._thread: threading.Thread | None = None
+        self._watching: object | None = None
 
     def add(self, client: object, technology: Technology) -> None:
         """Know of a client from now on."""
         # No lock is taken: whoever makes a client may be anywhere, even in a finalizer in the middle of a look.
         self._new.append(Client(client, technology, self._clock(), next(self._numbers)))
-        if self._thread is None:
+        if self._watching is None:
             # Perhaps nobody ever looks: whoever is gone leaves, two of the oldest for each that comes.
             with suppress(IndexError):
                 for _ in range(2):
@@ -104,16 +106,14 @@ class Living:
 
     def watch(self) -> None:
         """Look once a second, and when a client is made or gone, in a thread of its own."""
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._watch, args=(self._wake,), name="otel_health-clients", daemon=True
-            )
-            self._thread.start()
+        if self._watching is None:
+            self._watching = watching = object()
+            start(partial(self._watch, self._wake, watching), "otel_health-clients")
 
     def forget(self) -> None:
         """Know of nobody any more, and look no more; nothing is a component."""
         with self._lock:
-            self._thread = None
+            self._watching = None
             self._known, self._new = [], deque()
             self.components = {}
             self._changed(self.components)
@@ -161,14 +161,14 @@ class Living:
         if self._wake.empty():
             self._wake.put(None)
 
-    def _watch(self, wake: "SimpleQueue[None]") -> None:
-        while self._thread is threading.current_thread():
+    def _watch(self, wake: "SimpleQueue[None]", watching: object) -> None:
+        while self._watching is watching:
             with suppress(Empty):
                 wake.get(timeout=LIVES if self._known or self._new else None)
             time.sleep(SETTLES)
             while not wake.empty():
                 wake.get_nowait()
-            if self._thread is threading.current_thread():
+            if self._watching is watching:
                 with guarded("look at the clients"):
                     self.look()
         # Another thread may wait for what was taken here.
