@@ -3,11 +3,12 @@
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
 import uvicorn
+from gunicorn.app.base import BaseApplication
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -20,6 +21,8 @@ from otel_health_instrumentation import HealthInstrumentor
 from tests.benchmarks import peers
 from tests.benchmarks.asked import answer
 from tests.benchmarks.peers import CheckFunc
+
+WSGIApp = Callable[..., Iterable[bytes]]
 
 RAN: Final = b"\1"
 """What `counted` writes to standard output whenever it runs."""
@@ -137,6 +140,21 @@ def instrumented(number: int, check: CheckFunc) -> ASGIApp:
     return page(number, check)
 
 
+def flask(number: int, check: CheckFunc) -> WSGIApp:  # noqa: ARG001 - as all kinds are made.
+    """The same page of a WSGI application."""
+    from flask import Flask
+
+    app = Flask("page")
+    app.get("/")(lambda: {"hello": "world"})
+    return app
+
+
+def flask_instrumented(number: int, check: CheckFunc) -> WSGIApp:
+    """The same, in a process that is instrumented as `opentelemetry-instrument` does it."""
+    HealthInstrumentor().instrument()
+    return flask(number, check)
+
+
 APPS: Final[dict[str, Callable[[int, CheckFunc], ASGIApp]]] = {
     "raw": raw,
     "asgi": asgi,
@@ -153,9 +171,37 @@ APPS: Final[dict[str, Callable[[int, CheckFunc], ASGIApp]]] = {
     **peers.APPS,
 }
 
+WSGI_APPS: Final[dict[str, Callable[[int, CheckFunc], WSGIApp]]] = {
+    "flask": flask,
+    "flask, instrumented": flask_instrumented,
+    "flask, again": flask,
+}
+
+
+class Gunicorn(BaseApplication):  # type: ignore[misc] # It is untyped.
+    """One worker of gunicorn, with threads, so that connections are kept open."""
+
+    def __init__(self, app: WSGIApp, port: str) -> None:
+        self._app = app
+        self._port = port
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Say how it is to serve."""
+        said = {"bind": f"127.0.0.1:{self._port}", "worker_class": "gthread", "threads": 4, "loglevel": "warning"}
+        for name, value in {**said, "keepalive": 30, "control_socket_disable": True}.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> WSGIApp:
+        """Return what it serves."""
+        return self._app
+
 
 def main(kind: str, number: str, port: str, check: str) -> None:
     """Serve until killed; every kind with the same settings."""
+    if kind in WSGI_APPS:
+        Gunicorn(WSGI_APPS[kind](int(number), CHECKS[check]), port).run()
+        return
     uvicorn.run(
         APPS[kind](int(number), CHECKS[check]),
         host="127.0.0.1",

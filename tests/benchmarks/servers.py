@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
-from tests.servers import free_port
+from tests.servers import children, free_port
 
 CONNECTIONS: Final = 16
 PATIENCE: Final = 30.0
@@ -34,15 +36,21 @@ def apart() -> int | None:
     return others[0] if others else None
 
 
-class Server(NamedTuple):
+@dataclass(frozen=True)
+class Server:
     """One that listens."""
 
     process: subprocess.Popen[bytes]
     port: int
 
     def cpu_seconds(self) -> float:
-        """The processor time it has taken, in all its threads: clock_getcpuclockid(3), which Python does not have."""
-        return time.clock_gettime(~self.process.pid << 3 | 2)
+        """The processor time it has taken, with its workers: clock_getcpuclockid(3), which Python does not have."""
+        return sum(time.clock_gettime(~pid << 3 | 2) for pid in (self.process.pid, *self.workers))
+
+    @cached_property
+    def workers(self) -> list[int]:
+        """The processes that it has started, once it listens."""
+        return children(self.process.pid)
 
     def told(self) -> bytes:
         """What it has written to standard output so far."""

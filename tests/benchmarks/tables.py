@@ -71,6 +71,7 @@ def rows(found: Figures) -> list[Row]:
         Row("import: times its floor", costs["import_time"]["ratio"], 1.2),
         Row("memory for each component: KiB", costs["memory"]["kib_per_component"], 3),
         Row("a request of the application's own, instrumented: times as it is", found["zero_code"]["ratio"], 1.03),
+        Row("the same of a WSGI application: times as it is", found["zero_code"]["wsgi_ratio"], 1.03),
         Row("a command of a watched client: times as it is", found["clients"]["watched"], 1.03),
         Row("the same with passive health: times as it is", found["clients"]["followed"], 1.10),
         Row("10,000 checks each 10 s: percent of a core", costs["background"]["core_percent"], 5),
