@@ -331,6 +331,7 @@ class Ending(Protocol):
     exception: BaseException | None
     reason: ErrorType | None
     duration: float | None
+    blocked: float
     timeout: float
 
 
@@ -382,8 +383,9 @@ def _raised(check: Check, exception: BaseException, duration: float | None, chec
 
 
 def _undecided(check: Check, reason: ErrorType, ending: Ending, checked_at: float) -> CheckResult:
+    blocking = f", and blocked the event loop for {ending.blocked:.3g} s" if ending.blocked else ""
     message = {
-        ErrorType.TIMEOUT: f"did not end within {ending.timeout:.3g} s",
+        ErrorType.TIMEOUT: f"did not end within {ending.timeout:.3g} s{blocking}",
         ErrorType.HUNG: "an earlier run is still alive past its deadline; nothing was started",
         ErrorType.SATURATED: f"no thread came free within {ending.timeout:.3g} s",
     }[reason]

@@ -12,7 +12,7 @@ from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import SpanKind, StatusCode, TracerProvider
 
 from otel_health import names
-from otel_health.redaction import redact, stack_of
+from otel_health.redaction import stack_of
 from otel_health.report import CheckResult, ErrorType, Status, Transition
 from otel_health.threads import Threads
 from otel_health.transition_log import TransitionLog
@@ -225,7 +225,7 @@ class Events:
             text += f" (after {outage:.1f} s)"
         if result is not None and result.duration is not None and not stale:
             attributes[names.EVENT_DURATION] = result.duration
-        self._transitions.tell(_level(transition, planned=planned), redact(text), attributes, at=at, stack=stack)
+        self._transitions.tell(_level(transition, planned=planned), text, attributes, at=at, stack=stack)
 
 
 def _level(transition: Transition, *, planned: bool) -> int:

@@ -127,6 +127,7 @@ class Look:
     """How a check function ended that was called at once."""
 
     reason: ErrorType | None = None
+    blocked = 0.0
 
     def __init__(self, instant: Instant) -> None:
         self.value: object = None

@@ -123,7 +123,8 @@ class Slot:
 class Run:
     """One run, from its start to its verdict, and beyond if it does not end.
 
-    `value`, `exception`, `reason`, `duration` and `timeout` are its ending, as `otel_health.check.judge` reads it.
+    `value`, `exception`, `reason`, `duration`, `blocked` and `timeout` are its ending, as `otel_health.check.judge`
+    reads it.
     """
 
     # Defaults stand on the class: a run is made for every check of every round, and most of them never need more.
@@ -132,6 +133,8 @@ class Run:
     reason: ErrorType | None = None
     """`timeout`, `hung` or `saturated`, where the check function itself had no say."""
     duration: float | None = None
+    blocked = 0.0
+    """Seconds for which its own slices have blocked the loop."""
     withdrawn = False
     """There is no verdict: the run was dropped, or cancelled from outside."""
     started: float | None = None
@@ -149,7 +152,6 @@ class Run:
     _cancels = 0
     """How many cancellations of the task are known, and were not asked for by somebody else."""
     _mark = 0.0
-    _blocked = 0.0
     _lost = 0.0
     _graced = False
 
@@ -331,14 +333,14 @@ class Run:
     def _account(self, begun: float, now: float) -> None:
         """Lay a slice that blocked the loop to this run."""
         host = self.slot.host
-        self._blocked += now - begun
+        self.blocked += now - begun
         host.blocked += now - begun
         host.accounted_until = now
 
     def _credit(self, now: float) -> None:
         """Give back the time for which the loop was blocked by others."""
         host = self.slot.host
-        lost = host.blocked - self._mark - self._blocked
+        lost = host.blocked - self._mark - self.blocked
         if lost > 0.0:
             self._mark += lost
             self._lost += lost

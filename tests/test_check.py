@@ -26,6 +26,7 @@ class Ended:
         self.exception = exception
         self.reason: ErrorType | None = None
         self.duration: float | None = duration
+        self.blocked = 0.0
         self.timeout = 3.0
 
 

@@ -76,6 +76,18 @@ async def test_a_transition_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
     assert lines[2][1] == "redis: fail -> warn (degraded: slow)"
 
 
+async def test_a_component_may_be_called_as_secrets_are(caplog: pytest.LogCaptureFixture) -> None:
+    """What it speaks for is no secret, and neither is its status; what its check says may hold one."""
+    checker = Checker()
+    checker.add("vault-token", failing(ConnectionError(f"postgresql://me:{SECRET}@db/orders refused")))
+
+    await checker.run()
+
+    assert transitions(caplog) == [
+        (logging.ERROR, "vault-token: pending -> fail (ConnectionError: postgresql://***@db/orders refused)")
+    ]
+
+
 async def test_a_transition_carries_structured_attributes(
     caplog: pytest.LogCaptureFixture, provider: TracerProvider, spans: InMemorySpanExporter
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import re
 import subprocess
 import sys
 import threading
@@ -205,6 +206,8 @@ async def test_a_block_of_the_loop_is_laid_to_the_check_that_blocked() -> None:
 
     assert report.statuses == {"neighbour": Status.PASS, "blocker": Status.FAIL}
     assert report.components["blocker"].error_type is ErrorType.TIMEOUT
+    assert (result := report.components["blocker"].result)
+    assert re.fullmatch(r"did not end within 0\.2 s, and blocked the event loop for [\d.]+ s", result.message or "")
 
 
 async def test_the_time_that_others_blocked_is_given_back_once() -> None:
