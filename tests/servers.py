@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NoReturn, TypedDict
+from typing import Final, NoReturn, TypedDict, TypeVar
 
 import pytest
 
@@ -280,10 +280,26 @@ def own_zookeeper() -> Iterator[OwnServer]:
             yield server
 
 
+Started = TypeVar("Started", bound=OwnServer)
+
+
+class RabbitMQ(OwnServer):
+    """A RabbitMQ."""
+
+    def control(self, *arguments: str) -> None:
+        """Have `rabbitmqctl` do something."""
+        surroundings = self._command[: self._command.index("sh")]
+        command = [*surroundings, str(_RABBITMQ / "rabbitmqctl"), "--quiet", *arguments]
+        subprocess.run(command, cwd=self.directory, check=True, capture_output=True, **unprivileged())
+
+
+_RABBITMQ: Final = Path("/usr/lib/rabbitmq/bin")
+
+
 @contextmanager
-def own_rabbitmq() -> Iterator[OwnServer]:
+def own_rabbitmq() -> Iterator[RabbitMQ]:
     """Run a RabbitMQ of the test's own, with the user `guest` that it comes with."""
-    epmd, script = program("epmd", "RabbitMQ"), Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    epmd, script = program("epmd", "RabbitMQ"), _RABBITMQ / "rabbitmq-server"
     if not script.exists():
         missing("RabbitMQ is not installed")
     with _directory() as directory:
@@ -306,7 +322,7 @@ def own_rabbitmq() -> Iterator[OwnServer]:
         # Erlang would start a daemon for the names of nodes, on every address, and leave it running.
         program_text = f'"{epmd}" -address 127.0.0.1 -port {names} & exec "{script}"'
         command = ["env", *(f"{name}={value}" for name, value in variables.items()), "sh", "-c", program_text]
-        with _running(OwnServer(command, port, directory, _accepts(port))) as server:
+        with _running(RabbitMQ(command, port, directory, _accepts(port))) as server:
             yield server
 
 
@@ -355,12 +371,13 @@ def own_kafka() -> Iterator[OwnServer]:
 
 
 @contextmanager
-def own_nats(*options: str, jetstream: bool = True) -> Iterator[OwnServer]:
+def own_nats(*options: str, configuration: str = "", jetstream: bool = True) -> Iterator[OwnServer]:
     """Run a NATS server of the test's own, with further options such as `--user`, `orders`."""
     nats = program("nats-server", "NATS")
     with _directory() as directory:
         port = free_port()
-        command = [nats, "-a", "127.0.0.1", "-p", str(port), *options]
+        (directory / "nats.conf").write_text(configuration)
+        command = [nats, "-c", str(directory / "nats.conf"), "-a", "127.0.0.1", "-p", str(port), *options]
         command += ["-js", "-sd", str(directory)] if jetstream else []
         with _running(OwnServer(command, port, directory, _accepts(port))) as server:
             yield server
@@ -423,7 +440,7 @@ def own_server(command: Callable[[int], list[str]], path: str, files: Mapping[st
 
 
 @contextmanager
-def _running(server: OwnServer) -> Iterator[OwnServer]:
+def _running(server: Started) -> Iterator[Started]:
     try:
         server.start()
         server.wait_until_ready()

@@ -18,6 +18,8 @@ class Connection(Protocol):
 
     @property
     def connected(self) -> Connected: ...
+    @property
+    def transport(self) -> Any: ...
     def channel(self) -> Any: ...
 
 
@@ -25,8 +27,8 @@ def answers(connection: Connection) -> CheckFunc:
     """Return a check that RabbitMQ opens a channel on this connection, and closes it.
 
     It proves that the connection is there and that the server answers on it. It does not prove that a message would be
-    taken, nor that anybody consumes (`consumed`). While a robust connection is reconnecting it fails at once. Cost: a
-    channel opened and closed. Every 10 s is fine.
+    taken, nor that anybody consumes (`consumed`). While a robust connection is reconnecting it fails at once, and so it
+    does where the application has taken all its channels. Cost: a channel opened and closed. Every 10 s is fine.
 
     Args:
         connection: What `connect_robust` or `connect` returned.
@@ -116,6 +118,11 @@ def _asking(subject: str, connection: Connection, queue: str, conclude: Callable
 def _channel(connection: Connection) -> Any:
     if not connection.connected.is_set():
         raise Failed("the connection is closed")
+    wire = connection.transport.connection
+    most = wire.connection_tune.channel_max
+    # At one too many the server closes the connection, and with it whatever the application does there.
+    if most and len(wire.channels) >= most:
+        raise Failed(f"all {most} channels of the connection are in use")
     return connection.channel()
 
 

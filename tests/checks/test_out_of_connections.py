@@ -10,10 +10,11 @@ import psycopg
 import pymysql
 import pytest
 
-from tests.checks.clients import WAYS
+from tests.checks.clients import WAYS, amqp_robust, nats_client
 from tests.checks.conftest import Started
+from tests.checks.results import result_of
 from tests.checks.test_faults import passes_again, probing
-from tests.servers import OwnServer, own_memcached
+from tests.servers import OwnServer, RabbitMQ, own_memcached, own_nats
 
 MOST = 300
 """Connections that no server here allows."""
@@ -101,4 +102,39 @@ async def test_a_memcached_without_connections() -> None:
         async with probing(WAYS["memcached"], server.port, inner=MOST) as probe:
             assert await probe.error() == "MemcacheUnknownCommandError"
             stack.close()
+            await passes_again(probe)
+
+
+@contextmanager
+def nobody_let_in(server: OwnServer) -> Iterator[None]:
+    """Have RabbitMQ take no connection more."""
+    assert isinstance(server, RabbitMQ)
+    server.control("set_vhost_limits", '{"max-connections": 0}')
+    try:
+        yield
+    finally:
+        server.control("clear_vhost_limits")
+
+
+@pytest.mark.parametrize(("name", "told"), [("rabbitmq", "failed"), ("celery-amqp", "NotAllowed")])
+async def test_a_rabbitmq_without_connections(servers: Started, name: str, told: str) -> None:
+    """The client that connects for each question has its word for it; a connection that is there goes on."""
+    server = servers("rabbitmq")
+    async with amqp_robust(server.port) as held:
+        with ExitStack() as stack:
+            await asyncio.to_thread(stack.enter_context, nobody_let_in(server))
+            async with probing(WAYS[name], server.port, inner=1) as probe:
+                assert await probe.error() == told
+                assert (await result_of(WAYS["rabbitmq"].check(held))).status == "pass"
+                await asyncio.to_thread(stack.close)
+                await passes_again(probe)
+
+
+async def test_a_nats_without_connections() -> None:
+    """Who is let in stays, and who is not tries again until somebody leaves."""
+    with own_nats(configuration="max_connections: 1", jetstream=False) as server:
+        async with nats_client(server.port) as held, probing(WAYS["nats"], server.port) as probe:
+            assert await probe.error() == "failed"
+            assert (await result_of(WAYS["nats"].check(held))).status == "pass"
+            await held.close()
             await passes_again(probe)

@@ -11,7 +11,7 @@ from otel_health.checks import rabbitmq
 from tests.checks.clients import amqp_robust
 from tests.checks.conftest import Started
 from tests.checks.results import becomes, result_of
-from tests.servers import OwnServer
+from tests.servers import OwnServer, RabbitMQ
 
 
 @pytest.fixture
@@ -73,6 +73,23 @@ async def test_a_server_that_refuses_us_is_told(server: OwnServer) -> None:
 
     assert (refused.status, refused.message) == ("fail", "the connection is closed")
     assert "s3cret" not in str(refused)
+
+
+async def test_a_connection_without_channels_is_left_to_the_application(server: OwnServer) -> None:
+    """The server closes a connection on which one channel too many is opened; the check opens none, and says so."""
+    assert isinstance(server, RabbitMQ)
+    server.control("eval", "application:set_env(rabbit, channel_max, 2).")
+    try:
+        async with amqp_robust(server.port) as connection:
+            channels = [await connection.channel() for _ in range(2)]
+            result = await result_of(rabbitmq.answers(connection))
+            assert (result.status, result.message) == ("fail", "all 2 channels of the connection are in use")
+
+            await channels[0].close()
+            await becomes("pass", rabbitmq.answers(connection))
+            assert not channels[1].is_closed
+    finally:
+        server.control("eval", "application:set_env(rabbit, channel_max, 2047).")
 
 
 async def test_a_queue_is_held_against_its_limits(
