@@ -1,5 +1,9 @@
-"""A receiver of OTLP over HTTP that keeps what it gets. It is the tests' own, not a Collector."""
+"""A receiver of OTLP over HTTP that keeps what it gets. It is the tests' own, not a Collector.
 
+`python -m tests.otlp_receiver PORT` runs one in a process of its own.
+"""
+
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 class Receiver:
     """What it was sent, and how it answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.metrics: list[ExportMetricsServiceRequest] = []
         self.traces: list[ExportTraceServiceRequest] = []
         self.logs: list[ExportLogsServiceRequest] = []
@@ -43,7 +47,7 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
     def take(self, path: str, authorization: str | None, body: bytes) -> int:
@@ -76,3 +80,7 @@ def receiving() -> Iterator[Receiver]:
         made.server.shutdown()
         made.server.server_close()
         thread.join()
+
+
+if __name__ == "__main__":
+    Receiver(int(sys.argv[1])).server.serve_forever()

@@ -24,7 +24,7 @@ POSTGRES_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_POSTGRES_PORT", "254
 REDIS_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_REDIS_PORT", "26379"))
 ETCD_PORT: Final = int(os.environ.get("OTEL_HEALTH_TEST_ETCD_PORT", "22379"))
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 60.0
 """Seconds that a server of a test's own may take to start."""
 
 
@@ -216,6 +216,7 @@ http {{
     listen 127.0.0.1:{port};
     location = / {{ root .; try_files /index =404; }}
     location = /empty {{ return 204; }}
+    location = /readyz {{ return 200 "ok"; }}
     location = /moved {{ return 301 /; }}
     location / {{ return 404; }}
   }}

@@ -357,8 +357,6 @@ class Way:
     """The error types that tell of a server that does not answer."""
     inner: int = 0
     """How many connections to its port the server holds with itself."""
-    runs: int = 1000
-    """How many runs have to leave nothing behind; fewer where each opens what takes the server long."""
 
 
 ASYNCPG = {"ConnectionRefusedError", "ConnectionDoesNotExistError"}
@@ -389,8 +387,8 @@ WAYS = {
         "mariadb", partial(async_engine, driver="mysql+asyncmy"), ANSWERS_SQL, {"OperationalError"}, MYSQL_RUBBISH
     ),
     "memcached": Way("memcached", memcached_pool, memcached.answers, PYMEMCACHE, {"MemcacheUnknownError"}),
-    "dbapi-psycopg": Way("postgres", opening_psycopg, dbapi.answers, {"OperationalError"}, runs=100),
-    "dbapi-pymysql": Way("mariadb", opening_pymysql, dbapi.answers, {"OperationalError"}, MYSQL_RUBBISH, runs=30),
+    "dbapi-psycopg": Way("postgres", opening_psycopg, dbapi.answers, {"OperationalError"}),
+    "dbapi-pymysql": Way("mariadb", opening_pymysql, dbapi.answers, {"OperationalError"}, MYSQL_RUBBISH),
     "celery-amqp": Way("rabbitmq", celery_amqp, CELERY_ANSWERS, CELERY, frozen={"OperationalError"}),
     "celery-redis": Way("redis", celery_redis, CELERY_ANSWERS, CELERY),
     "etcd-async": Way("etcd", http_async, etcd.answers, HTTP, inner=1),

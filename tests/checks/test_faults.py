@@ -1,20 +1,22 @@
-"""Every check against its real server: up, gone, killed, frozen, talking rubbish, and asked a thousand times."""
+"""Every check against its real server: up, gone, killed, frozen, talking rubbish, and asked many times."""
 
 import asyncio
-import os
 import socketserver
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import pytest
 
 from otel_health import Checker, CheckFunc, CheckResult
-from otel_health.check import is_async
+from tests.checks import test_shape
 from tests.checks.clients import WAYS, Way
 from tests.checks.conftest import Started
+from tests.checks.every import EVERY
+from tests.checks.held import connections, foreign_threads, open_descriptors
+from tests.checks.leftovers import left_by
+from tests.checks.more_servers import with_more
 from tests.doubles import eventually
 from tests.servers import free_port
 
@@ -65,25 +67,6 @@ async def probing(way: Way, port: int, *, inner: int | None = None) -> AsyncIter
     await eventually(lambda: foreign_threads() <= threads, PATIENCE)
     await eventually(lambda: open_descriptors() <= descriptors, PATIENCE)
     await eventually(lambda: connections(port) <= (way.inner if inner is None else inner), PATIENCE)
-
-
-def open_descriptors() -> int:
-    """How many descriptors this process holds."""
-    return len(os.listdir("/proc/self/fd"))
-
-
-def foreign_threads() -> set[threading.Thread]:
-    """The threads that live and are neither a Checker's, whose idle ones end by themselves, nor this test's own."""
-    return {thread for thread in threading.enumerate() if not thread.name.startswith(("otel_health", "asyncio"))}
-
-
-def connections(port: int) -> int:
-    """How many connections the server at this port holds, as the kernel sees it: established, or half closed."""
-    held = 0
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        local, state = line.split()[1], line.split()[3]
-        held += local.endswith(f":{port:04X}") and state in {"01", "08"}
-    return held
 
 
 @contextmanager
@@ -172,16 +155,21 @@ async def test_it_tells_of_a_server_that_talks_rubbish(way: Way) -> None:
     assert result.refined_error_type in {*way.refused, *way.rubbish}
 
 
-@ways
-async def test_many_runs_hold_no_more_connections_than_one(servers: Started, way: Way) -> None:
-    """What a run takes it gives back."""
-    server = servers(way.server)
-    async with way.client(server.port) as client:
-        function = way.check(client)
-        if is_async(function):
-            for _ in range(way.runs):
-                await function()  # type: ignore[misc]
-        else:
-            await asyncio.to_thread(lambda: [function() for _ in range(way.runs)])
+@pytest.fixture(scope="module")
+def all_servers(servers: Started) -> Iterator[Started]:
+    """The servers that the tests share, and those that a check here and there needs beside them."""
+    with ExitStack() as stack:
+        yield with_more(stack, servers)
 
-        await eventually(lambda: connections(server.port) <= 2 + way.inner)
+
+@pytest.mark.parametrize("name", EVERY)
+async def test_many_runs_leave_nothing_behind(all_servers: Started, name: str) -> None:
+    """No descriptor, thread, task, connection or memory; `python -m tests.soak R24` runs each a thousand times."""
+    left = await left_by(EVERY[name], all_servers, EVERY[name].few)
+
+    assert left.nothing, left
+
+
+def test_every_check_is_run_many_times() -> None:
+    """A check that is missing there could leave anything."""
+    assert {name.partition(",")[0] for name in EVERY} == {".".join(pair) for pair in test_shape.EVERY}

@@ -13,8 +13,8 @@ import valkey.asyncio.cluster
 import valkey.cluster
 
 from otel_health.checks import redis_cluster
+from tests.checks.held import connections
 from tests.checks.results import becomes, result_of
-from tests.checks.test_faults import connections
 from tests.doubles import eventually
 from tests.servers import OwnServer, free_port, own_redis
 

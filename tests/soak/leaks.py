@@ -1,14 +1,19 @@
-"""A million runs leave nothing behind."""
+"""A million runs leave nothing behind, and a thousand of each check there is leave nothing at its server either."""
 # ruff: noqa: N802 - a gate is named after its goal.
 
 import asyncio
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import cache
 from typing import Final
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from tests import servers as our
+from tests.checks.every import EVERY
+from tests.checks.leftovers import Left, left_by
+from tests.checks.more_servers import with_more
 from tests.doubles import eventually, failing, hanging, passing
 from tests.soak.figure import (
     MEBIBYTE,
@@ -113,3 +118,21 @@ async def _replaced(names: int) -> tuple[int, int]:
     kept = {"otel_health.check.duration", "otel_health.check.failures"}
     shown = [dict(attributes) for name, attributes in series_of(reader) if name not in kept]
     return sum(attributes.get("component", "stays") != "stays" for attributes in shown), names
+
+
+def gate_R24(scale: float) -> Figure:
+    """Every check, each way of asking its server: a thousand runs leave nothing here, and nothing there."""
+    runs = scaled(1000, scale, 20)
+    with ExitStack() as stack:
+        servers = with_more(stack, cache(lambda name: stack.enter_context(getattr(our, f"own_{name}")())))
+        found = {name: asyncio.run(left_by(row, servers, runs)) for name, row in EVERY.items()}
+    return Figure(
+        "R24",
+        "descriptors, threads, tasks and connections +0, less than one block of memory for two runs, no wrong verdict",
+        f"{len(found)} checks of {runs} runs each: {_told(found)}",
+        all(left.nothing for left in found.values()),
+    )
+
+
+def _told(found: dict[str, Left]) -> str:
+    return "; ".join(f"{name} {left}" for name, left in found.items() if not left.nothing) or "nothing left"
