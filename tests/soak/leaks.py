@@ -128,7 +128,7 @@ def gate_R24(scale: float) -> Figure:
         found = {name: asyncio.run(left_by(row, servers, runs)) for name, row in EVERY.items()}
     return Figure(
         "R24",
-        "descriptors, threads, tasks and connections +0, less than one block of memory for two runs, no wrong verdict",
+        "descriptors, threads, tasks, connections +<= 2; blocks of memory +<= 300 and one for two runs; none wrong",
         f"{len(found)} checks of {runs} runs each: {_told(found)}",
         all(left.nothing for left in found.values()),
     )
