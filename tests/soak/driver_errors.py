@@ -5,7 +5,8 @@ What they are given holds a secret wherever one belongs: in an address, beside i
 
 import asyncio
 import smtplib
-from collections.abc import Awaitable
+import socket
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -38,8 +39,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from otel_health import CheckFunc, completes
 from otel_health.checks import celery as celery_check
+from otel_health.checks import dns, environment, http, kafka, ldap, otlp, s3, service, smtp, tcp, tls
 from otel_health.checks import grpc as grpc_check
-from otel_health.checks import http, kafka, ldap, otlp, s3, service, smtp
 
 HERE: Final = "127.0.0.1"
 SECONDS: Final = 0.5
@@ -62,7 +63,7 @@ class Secret(Protocol):
 
 def checks(p: Secret, user: str, *, all_of_them: bool) -> dict[str, CheckFunc]:
     """Return a check for each driver and each server that is none; those that are slow to fail only if wanted."""
-    kinds = [databases, messaging, network, *([unhurried] if all_of_them else [])]
+    kinds = [databases, messaging, network, ill_written, *([unhurried] if all_of_them else [])]
     return {
         f"{name}, {where}": completes(check)
         for where, port in (("closed", p.closed), ("refusing", p.refusing))
@@ -210,12 +211,48 @@ def network(p: Secret, user: str, port: int) -> dict[str, CheckFunc]:
         "http": http.answers(f"{site}/{query}", headers=bearer),
         "service": service.healthy(f"{site}/readyz{query}", headers=bearer),
         "otlp": otlp.accepts(f"{site}/v1/traces", headers=bearer),
+        "tcp": tcp.accepts(HERE, port=port),
+        "tls": tls.lasts(HERE, port=port, server_name=f"{p.token}.internal"),
         "smtp": lambda: soon(signing_in()),
         "smtplib": over_smtplib,
         "ldap3": over_ldap3,
         "grpc": over_grpc,
         "grpc plainly": over_grpc_plainly,
     }
+
+
+def ill_written(p: Secret, user: str, port: int) -> dict[str, CheckFunc]:
+    """Our own checks of the network, and the calls below them, at hosts and addresses where no secret belongs."""
+    host, site = f"{user}:{p.token}@{HERE}", p.url("http", HERE, port)
+    # The resolver asks nobody for these: the one is no name, the other cannot be encoded.
+    no_name, too_long = f"{user}:{p.token}@shop.invalid", f"{p.token * 5}.{host}"
+    made: dict[str, Callable[[], CheckFunc]] = {
+        "dns": lambda: dns.resolves(host),
+        "tcp": lambda: tcp.accepts(host, port=port),
+        "tls": lambda: tls.lasts(host, port=port),
+        "tls server name": lambda: tls.lasts(HERE, port=port, server_name=host),
+        "smtp": lambda: smtp.answers(host, port=port),
+        "http": lambda: http.answers(site),
+        "http slash in password": lambda: http.answers(f"http://{user}:{p.token}/x@{HERE}:{port}/"),
+        "service": lambda: service.healthy(site),
+        "otlp": lambda: otlp.accepts(site),
+        "environment": lambda: environment.complete({f"API_KEY={p.token}"}),
+    }
+    return {
+        **{f"{name}, ill-written": _making(make) for name, make in made.items()},
+        "getaddrinfo": completes(socket.getaddrinfo, no_name, port),
+        "getaddrinfo too long": completes(socket.getaddrinfo, too_long, port),
+        "open_connection": lambda: soon(asyncio.open_connection(no_name, port)),
+    }
+
+
+def _making(make: Callable[[], CheckFunc]) -> CheckFunc:
+    """A check that fails as its own making does."""
+
+    def check() -> None:
+        make()
+
+    return check
 
 
 def unhurried(p: Secret, user: str, port: int) -> dict[str, CheckFunc]:
@@ -243,4 +280,11 @@ def unhurried(p: Secret, user: str, port: int) -> dict[str, CheckFunc]:
             client.stop()
             client.close()
 
-    return {"boto3": over_boto3, "aiobotocore": over_aiobotocore, "kazoo": over_kazoo}
+    return {
+        "boto3": over_boto3,
+        "aiobotocore": over_aiobotocore,
+        "kazoo": over_kazoo,
+        "dns": dns.resolves(f"{p.token}.invalid"),
+        "tcp by name": tcp.accepts(f"{p.token}.invalid", port=port),
+        "http by name": http.answers(f"http://{p.token}.invalid:{port}/"),
+    }
