@@ -45,6 +45,11 @@ async def produce(producer: Any) -> None:
     producer.flush(5)
 
 
+async def send_and_wait(producer: Any) -> None:
+    """What an application sends through kafka-python."""
+    producer.send("orders", b"an order").get(5)
+
+
 async def call(channel: Any) -> None:
     """What an application asks a gRPC server, which is not there."""
     with suppress(Exception):
@@ -83,6 +88,7 @@ CASES = [
     Case("aio-pika", "aio_pika:AioPikaInstrumentor", made.robust, publish, "rabbitmq"),
     Case("aiokafka", "aiokafka:AIOKafkaInstrumentor", clients.aiokafka_producer, send, "kafka"),
     Case("confluent-kafka", "confluent_kafka:ConfluentKafkaInstrumentor", made.producer, produce, "kafka"),
+    Case("kafka-python", "kafka:KafkaInstrumentor", made.kafka_python_producer, send_and_wait, "kafka"),
     Case("grpc", "grpc:GrpcInstrumentorClient", made.channel, call),
     Case("grpc", "grpc:GrpcAioInstrumentorClient", made.channel_async, call),
 ]
