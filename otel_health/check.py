@@ -3,7 +3,7 @@
 import inspect
 import math
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from difflib import get_close_matches
@@ -208,6 +208,14 @@ def require_known(subject: str, options: Mapping[str, object]) -> None:
             close = get_close_matches(option, _OPTIONS, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the options are {', '.join(_OPTIONS)}"
             raise TypeError(f"{subject}: unknown option {option!r}; {hint}")
+
+
+def slips(probes: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield each probe that is nearly a standard one, with that one: `ready` is hardly ever meant to be another."""
+    for probe in set(probes).difference(STANDARD_PROBES):
+        for meant in get_close_matches(probe, (LIVEZ, READYZ, STARTUPZ), n=1, cutoff=0.85):  # Healthz asks all.
+            if meant not in probes:
+                yield probe, meant
 
 
 def require_name(name: object, what: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -27,6 +28,7 @@ from otel_health.check import (
     require_known,
     require_name,
     require_seconds,
+    slips,
 )
 from otel_health.engine import Engine, Listener
 from otel_health.events import TRACE, Events, Trace
@@ -140,11 +142,20 @@ class Checker:
         Raises:
             TypeError: An option is unknown, or the function cannot be called.
             ValueError: The name is taken or ill-formed, or an option is out of its range.
+
+        Warns:
+            UserWarning: A probe of your own is called nearly as one of the four.
         """
         require_name(name, "check")
         require_known(f"check {name!r}", options)
         policy: CheckOptions = {**self._defaults, **options}
-        return self.engine.register(Check(name=name, function=function, **policy))
+        check = self.engine.register(Check(name=name, function=function, **policy))
+        for probe, meant in slips(check.probes):
+            warnings.warn(
+                f"check {name!r}: {probe!r} is a probe of its own, and {meant} does not ask this check; is it meant?",
+                stacklevel=2,
+            )
+        return check
 
     def check(self, name: str, **options: Unpack[CheckOptions]) -> Callable[[Function], Function]:
         """Register the decorated function; see `add`."""

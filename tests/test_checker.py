@@ -139,6 +139,18 @@ async def test_an_unknown_probe_is_refused_with_the_known_ones() -> None:
     assert (await checker.run("wellness")).status is Status.PASS
 
 
+@pytest.mark.parametrize(("probe", "meant"), [("ready", "readyz"), ("live", "livez"), ("redyz", "readyz")])
+def test_a_slip_in_the_name_of_a_probe_is_warned_of(probe: str, meant: str) -> None:
+    """It is a probe of its own then, and the one that was meant would pass without ever asking the check."""
+    checker = Checker()
+
+    with pytest.warns(UserWarning, match=f"'{probe}' is a probe of its own, and {meant} does not ask") as told:
+        checker.add("mail", passing(), probes={probe})
+
+    assert told[0].filename == __file__
+    assert checker.get("mail").probes == {probe}
+
+
 @pytest.mark.virtual_time
 async def test_startup_latches() -> None:
     """Once each of its checks has passed once, startupz passes for good, whatever comes."""
