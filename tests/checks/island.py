@@ -1,13 +1,14 @@
 """A network of the tests' own: every address of the world leads to one server here, and the only name server is ours.
 
-`python -m tests.checks.island <module>` runs the module's `main()` there and prints what it returns as JSON. It takes
-Linux's namespaces, so nothing of it is seen outside and nothing can leave it.
+`python -m tests.checks.island <module> [argument...]` runs the module's `main()` there and prints what it returns as
+JSON. It takes Linux's namespaces, so nothing of it is seen outside and nothing can leave it.
 """
 
 import asyncio
 import importlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import struct
@@ -23,36 +24,48 @@ from urllib.parse import unquote
 import pytest
 
 PORTS = (80, 8080)
+PATIENCE = 1200.0
 
 SETUP = """
 ip link set lo up &&
 ip route add local 0.0.0.0/0 dev lo && ip -6 route add local ::/0 dev lo &&
 mount --bind {directory}/resolv.conf /etc/resolv.conf && mount --bind {directory}/hosts /etc/hosts &&
-exec {python} -m tests.checks.island {module}
+exec {python} -m tests.checks.island {module} {arguments}
 """
 
 Names = dict[str, list[list[str]]]
 """What a name resolves to, time after time; the last answer stays. No addresses: no such name; "hang": silence."""
 
 
-def on_island(module: str) -> dict[str, object]:
+def island_there() -> bool:
+    """Whether such a network can be made here."""
+    tools = shutil.which("ip") and shutil.which("unshare")
+    return (
+        bool(tools)
+        and not subprocess.run([*_unshare(), "ip", "link", "set", "lo", "up"], capture_output=True).returncode
+    )
+
+
+def on_island(module: str, *arguments: str) -> dict[str, object]:
     """Return what a module's `main()` returns on the island; skip the test where there can be none."""
-    unshare = [str(shutil.which("unshare")), "--net", "--mount"] + ([] if os.geteuid() == 0 else ["--map-root-user"])
-    if (
-        not (shutil.which("ip") and shutil.which("unshare"))
-        or subprocess.run([*unshare, "ip", "link", "set", "lo", "up"], capture_output=True).returncode
-    ):
+    if not island_there():
         pytest.skip("a network namespace cannot be made here")
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         with open(f"{directory}/resolv.conf", "w") as file:
             file.write("nameserver 127.0.0.1\noptions timeout:2 attempts:1\n")
         with open(f"{directory}/hosts", "w") as file:
             file.write("127.0.0.1 localhost\n::1 localhost\n")
-        script = SETUP.format(directory=directory, python=sys.executable, module=module)
-        ran = subprocess.run([*unshare, "sh", "-c", script], capture_output=True, text=True, timeout=120)
+        script = SETUP.format(
+            directory=directory, python=sys.executable, module=module, arguments=shlex.join(arguments)
+        )
+        ran = subprocess.run([*_unshare(), "sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert ran.returncode == 0, ran.stderr
     found: dict[str, object] = json.loads(ran.stdout)
     return found
+
+
+def _unshare() -> list[str]:
+    return ["unshare", "--net", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
 
 
 class World:
@@ -150,4 +163,4 @@ async def world() -> AsyncIterator[World]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(importlib.import_module(sys.argv[1]).main())))
+    print(json.dumps(asyncio.run(importlib.import_module(sys.argv[1]).main(*sys.argv[2:]))))

@@ -18,16 +18,12 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-from httpx2 import ASGITransport, AsyncClient
-from redis.asyncio import Redis
-
-from otel_health import Checker, completes
+from otel_health import Checker
 from otel_health.lifecycle import Systemd
-from otel_health.registration import EtcdRegistry, Registration
-from tests.doubles import eventually
-from tests.servers import REQUIRED, OwnServer, free_port, own_etcd, own_postgres, own_redis
+from tests.checks.island import island_there, on_island
+from tests.servers import REQUIRED, free_port
 from tests.services import Service, serving
+from tests.soak import isolation
 from tests.soak.figure import Figure, percentile, scaled, silent_checker
 from tests.soak.http import until
 
@@ -209,98 +205,28 @@ def _drink(answer: HTTPResponse) -> None:
 
 # Liveness is nobody's but the process's.
 
-INTERVAL: Final = 2.0
-TIMEOUT: Final = 1.0
-NOTICED: Final = INTERVAL * 1.1 + TIMEOUT + 0.25
-"""Seconds in which readiness has to follow: a period with its jitter, the timeout, and what looking costs."""
-
-RECOVERED: Final = INTERVAL * 1.1 + 1.0 + 0.25
-"""The same for the way back: a period and the second look."""
-
-Ways = tuple[str, Callable[[OwnServer], None], Callable[[OwnServer], None]]
-
 
 def gate_R11(scale: float) -> Figure:
     """Liveness isolation: a dependency that is frozen or gone never makes a process look dead."""
-    return asyncio.run(_isolated(scale))
-
-
-async def _isolated(scale: float) -> Figure:
-    lives: list[int] = []
-    informational: list[int] = []
-    ready_without: list[int] = []
-    noticed: list[float] = []
-    recovered: list[float] = []
-    ways: tuple[Ways, ...] = (
-        ("frozen", OwnServer.pause, OwnServer.resume),
-        ("gone", OwnServer.kill, OwnServer.start),
-    )
-    with own_redis() as redis_server, own_postgres() as postgres_server, own_etcd() as etcd_server:
-        pool = await asyncpg.create_pool(
-            host="127.0.0.1", port=postgres_server.port, user="postgres", database="postgres", min_size=0
-        )
-        redis = Redis(host="127.0.0.1", port=redis_server.port)
-        checker = silent_checker(interval=INTERVAL, timeout=TIMEOUT)
-        for name, function in (("redis", redis.ping), ("postgres", completes(pool.fetchval, "SELECT 1"))):
-            checker.add(name, function)
-            checker.add(f"{name}-too", function, probes={"traffic"}, critical=False)
-        checker.add("memory", lambda: True, local=True, probes={"livez"})
-        etcd = EtcdRegistry(f"http://127.0.0.1:{etcd_server.port}", ttl=2)
-        async with (
-            checker,
-            Registration(checker, etcd, service="orders", address="127.0.0.1", port=8000) as registration,
-            AsyncClient(transport=ASGITransport(app=checker.asgi()), base_url="http://soak") as client,
-        ):
-
-            async def probe() -> None:
-                while True:
-                    lives.append((await client.get("/livez")).status_code)
-                    informational.append((await client.get("/traffic")).status_code)
-                    await asyncio.sleep(1.0 if scale >= 0.5 else 0.1)
-
-            async def becomes(status: int, within: float) -> float:
-                begun = time.monotonic()
-                while (await client.get("/readyz")).status_code != status:
-                    if time.monotonic() - begun > within + 10:
-                        return float("inf")
-                    await asyncio.sleep(0.01)
-                return time.monotonic() - begun
-
-            await becomes(200, NOTICED)
-            probing = asyncio.ensure_future(probe())
-            for _ in range(scaled(10, scale, 1)):
-                for server in (redis_server, postgres_server):
-                    for _, begins, ends in ways:
-                        begins(server)
-                        noticed.append(await becomes(503, NOTICED))
-                        await asyncio.sleep(10 * min(scale * 5, 1))
-                        ends(server)
-                        await asyncio.to_thread(server.wait_until_ready)
-                        recovered.append(await becomes(200, RECOVERED))
-                for _, begins, ends in ways:
-                    begins(etcd_server)
-                    await eventually(lambda: not registration.is_registered, 10)
-                    await asyncio.sleep(10 * min(scale * 5, 1))
-                    ready_without.append((await client.get("/readyz")).status_code)
-                    ends(etcd_server)
-                    await asyncio.to_thread(etcd_server.wait_until_ready)
-                    await eventually(lambda: registration.is_registered, 20)
-            probing.cancel()
-        await redis.aclose()
-        pool.terminate()
-    alive, passed = lives.count(200), informational.count(200)
+    seen = asyncio.run(isolation.of_servers(scale))
+    names = "names not tried: no network of one's own can be had here"
+    if island_there():
+        of_names = isolation.Seen(**on_island("tests.soak.isolation", str(scale)))  # type: ignore[arg-type]
+        names = f"of these {len(of_names.noticed)} of the name server"
+        seen = seen.and_also(of_names)
+    alive, passed = seen.lives.count(200), seen.informational.count(200)
     return Figure(
         "R11",
-        f"livez and an informational probe always 200, readyz 503 <= {NOTICED:.2f} s, 200 <= {RECOVERED:.2f} s, and "
-        "200 without a registry",
-        f"livez {alive} of {len(lives)}, informational {passed} of {len(informational)}; {len(noticed)} outages "
-        f"noticed within {max(noticed):.2f} s, over within {max(recovered):.2f} s; {ready_without.count(200)} of "
-        f"{len(ready_without)} ready without a registry",
-        alive == len(lives)
-        and passed == len(informational)
-        and ready_without.count(200) == len(ready_without)
-        and max(noticed) <= NOTICED
-        and max(recovered) <= RECOVERED,
+        f"livez and an informational probe always 200, readyz 503 <= {isolation.NOTICED:.2f} s, "
+        f"200 <= {isolation.RECOVERED:.2f} s, and 200 without a registry",
+        f"livez {alive} of {len(seen.lives)}, informational {passed} of {len(seen.informational)}; "
+        f"{len(seen.noticed)} outages noticed within {max(seen.noticed):.2f} s, over in {max(seen.recovered):.2f} s, "
+        f"{names}; {seen.ready_without.count(200)} of {len(seen.ready_without)} ready without a registry",
+        alive == len(seen.lives)
+        and passed == len(seen.informational)
+        and seen.ready_without.count(200) == len(seen.ready_without)
+        and max(seen.noticed) <= isolation.NOTICED
+        and max(seen.recovered) <= isolation.RECOVERED,
     )
 
 
