@@ -35,6 +35,9 @@ NOTICED: Final = INTERVAL * 1.1 + TIMEOUT + 0.25
 RECOVERED: Final = INTERVAL * 1.1 + 1.0 + 0.25
 """The same for the way back: a period and the second look."""
 
+IN_TIME: Final = 1.0
+"""Seconds in which a kubelet wants its answer, by default."""
+
 WAYS: Final = (
     (methodcaller("pause"), methodcaller("resume")),
     (methodcaller("kill"), methodcaller("start")),
@@ -47,7 +50,7 @@ class Seen:
     """What was seen."""
 
     lives: list[int] = field(default_factory=list)
-    """What livez answered, again and again."""
+    """What livez answered, again and again; 0 where that took too long."""
     informational: list[int] = field(default_factory=list)
     """What a probe answered that asks the same, and nothing critical."""
     ready_without: list[int] = field(default_factory=list)
@@ -73,10 +76,13 @@ async def probed(checks: dict[str, CheckFunc], scale: float, seen: Seen) -> Asyn
     async with checker, AsyncClient(transport=ASGITransport(app=checker.asgi()), base_url="http://soak") as client:
 
         async def probe() -> None:
+            period, due = 1.0 if scale >= 0.5 else 0.1, time.monotonic()
             while True:
-                seen.lives.append((await client.get("/livez")).status_code)
+                status = (await client.get("/livez")).status_code
+                seen.lives.append(status if time.monotonic() - due <= IN_TIME else 0)
                 seen.informational.append((await client.get("/traffic")).status_code)
-                await asyncio.sleep(1.0 if scale >= 0.5 else 0.1)
+                due = time.monotonic() + period
+                await asyncio.sleep(period)
 
         await becomes(client, 200)
         probing = asyncio.ensure_future(probe())
