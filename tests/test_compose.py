@@ -143,6 +143,14 @@ async def test_a_composite_says_who_was_late() -> None:
     assert "b (timeout: did not end within 9.95 s)" in message(state)
 
 
+async def test_a_short_deadline_leaves_its_parts_nine_tenths_of_it() -> None:
+    """However much is kept back for the words of a longer one."""
+    checker = virtual_checker(timeout=0.04)
+    checker.add("it", all_of(a=functools.partial(asyncio.sleep, 0.03)))
+
+    assert (await checker.run()).status is Status.PASS
+
+
 async def test_a_hung_child_is_counted_and_not_started_again() -> None:
     """It neither condemns its parent nor escapes the count of abandoned runs."""
     cancelled: list[object] = []

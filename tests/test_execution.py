@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import inspect
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from otel_health import Checker, CheckFunc, ErrorType, Status, any_of
+from otel_health import Checker, CheckFunc, ErrorType, Status, all_of, any_of
 from tests.doubles import Blocking, Switch, eventually, failing, hanging, passing, swallowing
 from tests.virtual import VirtualLoop, now, virtual_checker
 
@@ -261,6 +262,27 @@ async def test_all_that_several_checks_blocked_is_given_back() -> None:
     assert result is not None
     assert result.status is Status.PASS
     assert result.duration == pytest.approx(0.45, abs=0.01)
+
+
+@pytest.mark.virtual_time
+async def test_what_a_first_slice_blocked_is_given_back() -> None:
+    """A check may block before it has waited for anything."""
+
+    async def blocker() -> None:
+        block(0.6)
+        await asyncio.sleep(0.01)
+
+    async def neighbour() -> None:
+        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)
+
+    checker = virtual_checker(timeout=2.0)
+    checker.add("neighbour", neighbour, timeout=0.5)
+    checker.add("blocker", blocker)
+
+    report = await checker.run()
+
+    assert report.statuses == {"neighbour": Status.PASS, "blocker": Status.PASS}
 
 
 @pytest.mark.virtual_time
@@ -635,6 +657,21 @@ async def test_a_sync_check_may_return_an_awaitable() -> None:
     assert threads[1] is threading.main_thread()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="functions are marked since Python 3.12")
+async def test_what_says_that_it_is_a_coroutine_function_may_return_any_awaitable() -> None:
+    """A driver in C, or a decorator, marks itself so, and returns a future."""
+
+    def ping() -> asyncio.Future[bool]:
+        answered = asyncio.get_running_loop().create_future()
+        answered.set_result(True)
+        return answered
+
+    checker = Checker()
+    checker.add("redis", inspect.markcoroutinefunction(ping))
+
+    assert (await checker.run()).status is Status.PASS
+
+
 async def test_a_returned_awaitable_has_the_same_deadline() -> None:
     """The deadline began with the call in the thread."""
     checker = Checker(timeout=0.1)
@@ -698,10 +735,11 @@ async def test_local_sync_checks_have_threads_of_their_own() -> None:
     for number in range(500):
         checker.add(f"hung-{number}", let_go.wait)
     checker.add("local", lambda: None, local=True, probes={"livez", "readyz"})
+    checker.add("parts", all_of(part=lambda: None), local=True, probes={"livez", "readyz"})
 
     report = await checker.run()
 
-    assert report.statuses["local"] is Status.PASS
+    assert (report.statuses["local"], report.statuses["parts"]) == (Status.PASS, Status.PASS)
     let_go.set()
 
 
