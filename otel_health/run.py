@@ -8,6 +8,7 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from dis import opmap
+from functools import partial
 from typing import Any, Final, Protocol
 
 from otel_health.check import CheckFunc, is_async
@@ -447,8 +448,10 @@ def pressed(interrupt: KeyboardInterrupt) -> bool:
         traceback = traceback.tb_next
         codes.append(traceback.tb_frame.f_code)
     handler = signal.getsignal(signal.SIGINT)
+    while isinstance(handler, partial):  # That of `asyncio.run` is one.
+        handler = handler.func
     if handler is signal.default_int_handler:
         # Written in C, it leaves no frame of its own: what it interrupted stood at no `raise`.
         return codes[-1].co_code[traceback.tb_lasti] != opmap["RAISE_VARARGS"]
     # It may have passed the signal on to another, which raised.
-    return getattr(getattr(handler, "__func__", handler), "__code__", None) in codes
+    return getattr(handler, "__code__", None) in codes

@@ -6,11 +6,12 @@ import contextvars
 import functools
 import inspect
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import pytest
@@ -249,28 +250,33 @@ async def test_all_that_several_checks_blocked_is_given_back() -> None:
 
     async def neighbour() -> None:
         await asyncio.sleep(0.05)
+        block(0.05)
         await asyncio.sleep(0.3)
         await asyncio.sleep(0.15)
 
-    checker = virtual_checker(timeout=2.0)
+    checker = virtual_checker(timeout=2.0, ttl=1e-9)
     checker.add("first", first)
     checker.add("second", second)
     checker.add("neighbour", neighbour, timeout=0.6)
 
-    result = (await checker.run()).components["neighbour"].result
+    for _ in range(2):
+        await asyncio.sleep(1)
+        result = (await checker.run()).components["neighbour"].result
 
-    assert result is not None
-    assert result.status is Status.PASS
-    assert result.duration == pytest.approx(0.45, abs=0.01)
+        assert result is not None
+        assert result.status is Status.PASS
+        assert result.duration == pytest.approx(0.45, abs=0.01)
 
 
 @pytest.mark.virtual_time
-async def test_what_a_first_slice_blocked_is_given_back() -> None:
+@pytest.mark.parametrize("waits", [False, True], ids=["and ends", "and waits"])
+async def test_what_a_first_slice_blocked_is_given_back(*, waits: bool) -> None:
     """A check may block before it has waited for anything."""
 
     async def blocker() -> None:
         block(0.6)
-        await asyncio.sleep(0.01)
+        if waits:
+            await asyncio.sleep(0.01)
 
     async def neighbour() -> None:
         await asyncio.sleep(0.3)
@@ -318,6 +324,46 @@ async def test_a_block_of_the_loop_by_the_application_condemns_no_check() -> Non
     time.sleep(0.3)  # noqa: ASYNC251 - the application blocks its own loop.
 
     assert (await running).status is Status.PASS
+
+
+@pytest.mark.virtual_time
+async def test_what_was_answered_just_before_a_block_by_the_application_is_heard() -> None:
+    """It is the check that the loop comes to first, before any deadline."""
+    answered = asyncio.get_running_loop().create_future()
+
+    async def check() -> None:
+        await answered
+
+    checker = virtual_checker(timeout=0.2)
+    checker.add("innocent", check)
+    waiting = asyncio.ensure_future(checker.run())
+    await asyncio.sleep(0.1)
+    answered.set_result(None)
+    block(0.5)
+
+    assert (await waiting).status is Status.PASS
+
+
+@pytest.mark.virtual_time
+async def test_a_call_that_ended_too_late_has_failed_though_nobody_could_look() -> None:
+    """The loop was blocked when its time was up, and is told of the end before it comes to the deadline."""
+    entered, let_go, left = threading.Event(), threading.Event(), threading.Event()
+
+    def check() -> None:
+        entered.set()
+        let_go.wait()
+        left.set()
+
+    checker = virtual_checker(timeout=0.2)
+    checker.add("ldap", check)
+    waiting = asyncio.ensure_future(checker.run())
+    await asyncio.sleep(0)
+    entered.wait()
+    block(0.5)
+    let_go.set()
+    left.wait()
+
+    assert (await waiting).components["ldap"].error_type is ErrorType.TIMEOUT
 
 
 async def test_a_block_by_the_application_condemns_none_of_many() -> None:
@@ -657,6 +703,41 @@ async def test_a_sync_check_may_return_an_awaitable() -> None:
     assert threads[1] is threading.main_thread()
 
 
+async def test_a_sync_check_may_return_what_is_awaitable_and_no_coroutine() -> None:
+    """Its answer is that of the check."""
+
+    class Answer:
+        def __await__(self) -> Generator[None, None, bool]:
+            yield
+            return False
+
+    checker = Checker()
+    checker.add("redis", lambda: Answer())
+
+    state = (await checker.run()).components["redis"]
+
+    assert state.result is not None
+    assert (state.error_type, state.result.message) == (ErrorType.FAILED, "returned False")
+
+
+async def test_a_coroutine_that_a_sync_check_returns_too_late_is_closed() -> None:
+    """Nobody would ever await it."""
+    blocking = Blocking()
+    answer = asyncio.sleep(0)
+
+    def ping() -> Awaitable[None]:
+        blocking()
+        return answer
+
+    checker = Checker(timeout=0.05)
+    checker.add("redis", ping)
+    assert (await checker.run()).components["redis"].error_type is ErrorType.TIMEOUT
+
+    blocking.let_go.set()
+
+    await eventually(lambda: inspect.getcoroutinestate(answer) == inspect.CORO_CLOSED)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="functions are marked since Python 3.12")
 async def test_what_says_that_it_is_a_coroutine_function_may_return_any_awaitable() -> None:
     """A driver in C, or a decorator, marks itself so, and returns a future."""
@@ -826,11 +907,19 @@ async def test_nothing_is_begun_for_a_check_that_is_being_ended() -> None:
     assert replica.calls == 0
 
 
-def test_a_call_that_outlives_its_loop_is_not_made_twice() -> None:
+@pytest.mark.parametrize("outcome", [None, False, ConnectionError()], ids=["passes", "returns False", "raises"])
+def test_a_call_that_outlives_its_loop_is_not_made_twice(outcome: object) -> None:
     """A thread knows no loop: the next one waits for what it brings."""
     blocking = Blocking()
+
+    def ping() -> bool | None:
+        blocking()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return None if outcome is None else False
+
     checker = Checker(timeout=20.0)
-    checker.add("ldap", blocking)
+    checker.add("ldap", ping)
 
     async def leave() -> None:
         waiting = asyncio.ensure_future(checker.run())
@@ -844,10 +933,32 @@ def test_a_call_that_outlives_its_loop_is_not_made_twice() -> None:
         return (await waiting).status
 
     asyncio.run(leave())
-    assert [component.abandoned_runs for component, _ in checker.engine.states()] == [0]
+    assert abandoned(checker) == 0
 
-    assert asyncio.run(wait()) is Status.PASS
+    assert asyncio.run(wait()) is (Status.PASS if outcome is None else Status.FAIL)
     assert blocking.calls == 1
+
+
+def test_a_call_that_ends_after_its_loop_is_forgotten() -> None:
+    """It hung, and the loop that waited for it is closed: the next run is made as if nothing had been."""
+    blocking = Blocking()
+    checker = Checker(timeout=0.05, ttl=1e-9)
+    checker.add("ldap", blocking)
+    assert asyncio.run(checker.run()).components["ldap"].error_type is ErrorType.TIMEOUT
+    assert abandoned(checker) == 1
+
+    blocking.let_go.set()
+    deadline = time.monotonic() + 10
+    while abandoned(checker):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+    assert asyncio.run(checker.run()).status is Status.PASS
+
+
+def abandoned(checker: Checker) -> int:
+    """How many runs were left behind, and are still alive."""
+    return sum(component.abandoned_runs for component, _ in checker.engine.states())
 
 
 @pytest.mark.parametrize("timeout", [0.01, 60.0], ids=["abandoned", "under way"])
@@ -961,10 +1072,60 @@ print(asyncio.run(checker.run()).status)
     assert time.monotonic() - begun < 10
 
 
+class Handlers:
+    """What a process may do on Ctrl-C."""
+
+    def method(self, *_: object) -> None:
+        """As an application object's."""
+        raise KeyboardInterrupt
+
+    def passing_on(self, number: int, frame: Any) -> None:
+        """As one does that restores the terminal first."""
+        signal.default_int_handler(number, frame)
+
+
+def function(*_: object) -> None:
+    """As a script's."""
+    raise KeyboardInterrupt
+
+
+HANDLERS: list[Any] = [
+    signal.default_int_handler, function, functools.partial(function), Handlers().method, Handlers().passing_on,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("handler", HANDLERS, ids=["default", "function", "partial", "method", "passing on"])
+@pytest.mark.parametrize("after", ["at once", "after a pause"])
+def test_a_real_interrupt_is_the_users_not_the_checks(handler: Any, after: str) -> None:
+    """One that lands in a check's slice stops the program; one that the check raises is its failure."""
+    pressing = True
+
+    async def busy() -> None:
+        if after == "after a pause":
+            await asyncio.sleep(0)
+        if not pressing:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    checker = Checker(ttl=1e-9)
+    checker.add("busy", busy)
+    before = signal.signal(signal.SIGINT, handler)
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(checker.run())
+        pressing = False
+        assert loop.run_until_complete(checker.run()).components["busy"].error_type is ErrorType.FAILED
+    finally:
+        signal.signal(signal.SIGINT, before)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
 def test_a_real_interrupt_still_stops_the_process() -> None:
-    """Ctrl-C that lands in a check's slice is the user's, not the check's."""
+    """The second Ctrl-C, which `asyncio.run` raises at once: no verdict keeps it, and no one who denies the first."""
     program = """
-import asyncio, os, signal, threading, time
+import asyncio, contextlib, os, signal, time
 from otel_health import Checker
 checker = Checker()
 async def busy():
@@ -973,7 +1134,10 @@ async def busy():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(30)
 checker.add("busy", busy)
-asyncio.run(checker.run())
+async def main():
+    with contextlib.suppress(asyncio.CancelledError):
+        await checker.run()
+asyncio.run(main())
 """
     begun = time.monotonic()
     ended = _python(program)
