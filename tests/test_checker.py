@@ -30,6 +30,7 @@ def test_a_check_is_added_to_a_checker_whose_loop_was_closed_under_it() -> None:
     assert "late" in checker
 
 
+@pytest.mark.virtual_time
 async def test_a_result_younger_than_the_ttl_is_not_renewed() -> None:
     """The ttl bounds how often anybody's asking can make a check run."""
     switch = Switch()
@@ -41,7 +42,7 @@ async def test_a_result_younger_than_the_ttl_is_not_renewed() -> None:
     await checker.run()
     assert switch.calls == 1
 
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.02)
     await checker.run()
     assert switch.calls == 2
 
@@ -497,6 +498,24 @@ async def test_a_failing_component_that_goes_stale_is_a_transition() -> None:
     ]
 
 
+@pytest.mark.virtual_time
+async def test_each_time_that_a_component_goes_stale_is_a_transition() -> None:
+    """However often it is looked at meanwhile."""
+    seen: list[Status] = []
+    checker = virtual_checker(interval=10.0, timeout=3.0)
+    checker.add("postgres", passing())
+    checker.subscribe(lambda transition: seen.append(transition.after))
+
+    for _ in range(2):
+        await checker.run()
+        await asyncio.sleep(24)
+        for _ in range(3):
+            checker.report()
+        await asyncio.sleep(0)
+
+    assert seen == [Status.PASS, Status.FAIL, Status.PASS, Status.FAIL]
+
+
 async def test_removing_and_adding_from_other_threads() -> None:
     """The registry may be changed and read from anywhere while checks run."""
     checker = Checker(interval=0.01, ttl=1e-9)
@@ -846,15 +865,39 @@ async def test_asking_an_open_checker_does_not_make_it_run_more_often() -> None:
     assert switch.calls - asked <= 12
 
 
+@pytest.mark.virtual_time
+async def test_the_interval_counts_from_the_start_of_a_run() -> None:
+    """What a slow check takes for itself makes it no rarer."""
+    calls = 0
+
+    async def slow() -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(5)
+
+    checker = virtual_checker(interval=10.0, timeout=6.0)
+    checker.add("slow", slow)
+    async with checker:
+        await asyncio.sleep(200)
+
+    assert calls >= 18
+
+
 # Renewed because somebody knows more.
 
 
 @pytest.mark.virtual_time
 async def test_a_check_is_renewed_when_somebody_says_so() -> None:
-    """In an open Checker the run begins at once."""
+    """In an open Checker the run begins at once, on its loop."""
     switch = Switch()
+    ran_in: set[threading.Thread] = set()
+
+    async def check() -> None:
+        ran_in.add(threading.current_thread())
+        await switch()
+
     checker = virtual_checker(interval=10.0)
-    checker.add("redis", switch)
+    checker.add("redis", check)
     async with checker:
         await asyncio.sleep(0.1)
         switch.error = Failed("down")
@@ -865,6 +908,20 @@ async def test_a_check_is_renewed_when_somebody_says_so() -> None:
         await asyncio.sleep(0.01)
 
         assert checker.report().status is Status.FAIL
+    assert ran_in == {threading.current_thread()}
+
+
+def test_between_two_loops_somebody_may_call_a_result_too_old() -> None:
+    """The next one to ask has it renewed."""
+    switch = Switch()
+    checker = Checker(ttl=60.0)
+    checker.add("redis", switch)
+    asyncio.run(checker.run())
+    checker.renew("redis")
+
+    asyncio.run(checker.run())
+
+    assert switch.calls == 2
 
 
 @pytest.mark.virtual_time

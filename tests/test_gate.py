@@ -146,6 +146,16 @@ async def test_a_gate_is_logged_and_measured_as_any_check_is(caplog: pytest.LogC
     exporter.shutdown()
 
 
+async def test_a_gate_may_be_renewed_as_anything_else() -> None:
+    """It says what it has said before."""
+    checker = Checker()
+    checker.gate("config", ready=True)
+
+    checker.renew("config")
+
+    assert checker.report().status is Status.PASS
+
+
 @pytest.mark.virtual_time
 async def test_a_gate_never_goes_stale() -> None:
     """It is a fact of this process's memory: there is nothing to renew."""

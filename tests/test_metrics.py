@@ -201,6 +201,15 @@ async def test_a_name_that_two_open_checkers_share_is_refused() -> None:
         await eventually(lambda: second.report().status.up)
 
 
+async def test_a_name_that_an_open_checker_has_itself_is_told_of_as_that() -> None:
+    """It shares it with nobody."""
+    checker = Checker(meter_provider=PrometheusExporter().meter_provider)
+    checker.add("redis", passing())
+    async with checker:
+        with pytest.raises(ValueError, match="a check named 'redis' is already registered"):
+            checker.add("redis", passing())
+
+
 async def test_an_abandoned_run_is_counted() -> None:
     """Until it ends."""
     blocking = Blocking()
