@@ -1,5 +1,6 @@
 """Real servers: those of `make services`, and ones of a test's own that it may kill, freeze and restart."""
 
+import itertools
 import os
 import pwd
 import random
@@ -131,6 +132,17 @@ class OwnServer:
             assert time.monotonic() < deadline, f"{self._command[0]} cannot be killed"
             time.sleep(0.005)
 
+    @contextmanager
+    def without_files(self) -> Iterator[None]:
+        """Let it open nothing more, and accept no connection, until the end."""
+        assert self._process is not None
+        usual = {pid: _limited(pid, _first_free(pid)) for pid in [self._process.pid, *children(self._process.pid)]}
+        try:
+            yield
+        finally:
+            for pid, files in usual.items():
+                _limited(pid, files)
+
     def forget(self) -> None:
         """Remove what it keeps in a directory `data`, while it does not run."""
         shutil.rmtree(self.directory / "data")
@@ -143,6 +155,21 @@ class OwnServer:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
         return family
+
+
+def _first_free(pid: int) -> int:
+    """The lowest descriptor that a process does not have."""
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    return next(number for number in itertools.count() if number not in taken)
+
+
+def _limited(pid: int, files: int) -> int:
+    """Let a process have descriptors below this one only; return what its limit was."""
+    before = Path(f"/proc/{pid}/limits").read_text().partition("Max open files")[2].split()[0]
+    # Root may be without the right to do so for others.
+    owner = Path(f"/proc/{pid}").stat().st_uid
+    subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={files}:"], check=True, user=owner)
+    return int(before)
 
 
 @contextmanager

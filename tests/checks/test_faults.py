@@ -1,6 +1,7 @@
 """Every check against its real server: up, gone, killed, frozen, talking rubbish, and asked many times."""
 
 import asyncio
+import socket
 import socketserver
 import threading
 import time
@@ -17,8 +18,9 @@ from tests.checks.every import EVERY
 from tests.checks.held import connections, foreign_threads, open_descriptors
 from tests.checks.leftovers import left_by
 from tests.checks.more_servers import with_more
+from tests.checks.results import becomes, result_of
 from tests.doubles import eventually
-from tests.servers import free_port
+from tests.servers import OwnServer, free_port
 
 TIMEOUT = 0.5
 LATE = TIMEOUT + 1.0
@@ -173,3 +175,43 @@ async def test_many_runs_leave_nothing_behind(all_servers: Started, name: str) -
 def test_every_check_is_run_many_times() -> None:
     """A check that is missing there could leave anything."""
     assert {name.partition(",")[0] for name in EVERY} == {".".join(pair) for pair in test_shape.EVERY}
+
+
+WITHOUT_FILES = (
+    "etcd.answers, etcd-async",
+    "grpc.serves, aio",
+    "http.answers",
+    "kafka.answers, kafka-producer",
+    "ldap.answers",
+    "mqtt.answers, aiomqtt",
+    "mqtt.publishes, paho",
+    "otlp.accepts",
+    "s3.answers, boto3",
+    "service.healthy",
+    "smtp.answers, starttls",
+    "tls.lasts",
+    "zookeeper.answers, zookeeper",
+)
+"""Where a run opens a connection, or where the client is new."""
+
+
+@pytest.mark.parametrize("name", WITHOUT_FILES)
+async def test_a_server_that_can_open_nothing_more(all_servers: Started, name: str) -> None:
+    """The kernel accepts for it, and it cannot take over: who comes now fails in time, and passes once it can again."""
+    asked: list[OwnServer] = []
+
+    def noted(server: str) -> OwnServer:
+        asked.append(all_servers(server))
+        return asked[-1]
+
+    row = EVERY[name]
+    async with row.opened(noted):
+        pass
+    with ExitStack() as stack:
+        # Some take nobody in again before somebody has left.
+        stack.enter_context(socket.create_connection(("127.0.0.1", asked[0].port)))
+        stack.enter_context(asked[0].without_files())
+        async with row.opened(all_servers) as check:
+            assert (await result_of(check, timeout=0.5)).status == "fail"
+            stack.close()
+            await becomes("pass", check)
