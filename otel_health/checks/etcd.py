@@ -45,8 +45,8 @@ def answers(client: Client) -> CheckFunc:
 def writable(client: Client) -> CheckFunc:
     """Return a check that no member of etcd has raised an alarm: with `NOSPACE`, all of etcd refuses writes.
 
-    It writes nothing. Redirects are not followed. Cost: one request that a member answers from memory. Every 30 s is
-    fine.
+    It writes nothing, and proves no credentials: etcd tells of alarms to anybody (`answers` proves that one may read).
+    Redirects are not followed. Cost: one request that a member answers from memory. Every 30 s is fine.
 
     Args:
         client: One with the address of etcd as its `base_url`, and with what authentication etcd wants.

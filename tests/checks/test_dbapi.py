@@ -10,6 +10,7 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ async def test_a_query_of_ones_own_is_asked(servers: Started, server: str | None
     assert (failing.status, failing.refined_error_type) in {
         ("fail", "UndefinedTable"), ("fail", "OperationalError"), ("fail", "ProgrammingError")
     }  # fmt: skip
+
+
+async def test_a_server_that_refuses_us_is_told(servers: Started) -> None:
+    """By the driver's word for it, without the password."""
+    opened = partial(psycopg.connect, host="127.0.0.1", port=servers("postgres").port, user="nobody", password="s3cret")
+    result = await result_of(dbapi.answers(lambda: closing(opened(dbname="postgres"))))
+
+    assert (result.status, result.refined_error_type) == ("fail", "OperationalError")
+    assert "s3cret" not in str(result)
 
 
 @pytest.mark.parametrize("shared", [lambda held: held, nullcontext], ids=["itself", "for nothing"])

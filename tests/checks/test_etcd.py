@@ -11,6 +11,7 @@ from otel_health.checks import etcd
 from tests.checks.clients import http_async, http_sync
 from tests.checks.conftest import Started
 from tests.checks.results import result_of
+from tests.servers import own_etcd
 
 clients = pytest.mark.parametrize("opened", [http_async, http_sync])
 
@@ -44,6 +45,37 @@ async def test_an_alarm_is_told(servers: Started, opened: Any) -> None:
         assert refused.status_code != 200
         assert (raised.status, raised.message) == ("fail", "etcd refuses writes: alarm NOSPACE")
         assert (await result_of(check)).status == "pass"
+
+
+@clients
+async def test_who_may_not_read_is_told(opened: Any) -> None:
+    """Without a token, and with a wrong one, `answers` fails; alarms are told to anybody."""
+    root, granted = {"name": "root", "password": "right"}, {"user": "root", "role": "root"}
+    with own_etcd() as server:
+        async with http_async(server.port) as administrator:
+            for path, body in (
+                ("user/add", root),
+                ("role/add", {"name": "root"}),
+                ("user/grant", granted),
+                ("enable", {}),
+            ):
+                (await administrator.post(f"/v3/auth/{path}", json=body)).raise_for_status()
+            token = (await administrator.post("/v3/auth/authenticate", json=root)).json()["token"]
+        told = {}
+        for name, headers in {
+            "none": {},
+            "wrong": {"Authorization": "s3cret"},
+            "right": {"Authorization": token},
+        }.items():
+            async with opened(server.port, headers=headers) as client:
+                told[name] = (await result_of(etcd.answers(client))).message
+                assert (await result_of(etcd.writable(client))).status == "pass"
+
+    assert told == {
+        "none": "etcd answered with status 400",
+        "wrong": "etcd answered with status 401",
+        "right": None,
+    }
 
 
 @clients

@@ -83,6 +83,30 @@ async def test_a_server_that_is_not_well(opened: Any, behaviour: Behaviour) -> N
 
 
 @opened
+async def test_a_server_that_refuses_us(opened: Any) -> None:
+    """Its status says so."""
+
+    async def refuse(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+
+    class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+        async def intercept_service(self, *_: object) -> Any:
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    server = grpc.aio.server(interceptors=[Guard()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with opened(port) as channel:
+            found = await result(serves(channel))
+    finally:
+        await server.stop(None)
+
+    assert found.refined_error_type in {"AioRpcError", "_InactiveRpcError"}
+    assert "UNAUTHENTICATED" in (found.message or "")
+
+
+@opened
 async def test_a_thousand_runs_open_one_connection(opened: Any, server: OwnServer) -> None:
     """Nothing is opened, and nothing stays."""
     async with opened(server.port) as channel:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from otel_health import Status
 from otel_health.checks import s3
@@ -96,6 +97,21 @@ async def test_a_bucket_that_is_not(opened: Any, server: OwnServer) -> None:
 
     assert (found.status, found.refined_error_type) == (Status.FAIL, "ClientError")
     assert "404" in (found.message or "")
+
+
+@opened
+async def test_credentials_that_are_not_taken(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's own error says so, without the secret."""
+    monkeypatch.setenv("INITIAL_NO_AUTH_ACTION_COUNT", "0")  # From the first request on moto wants to know who asks.
+    with store() as server:
+        with suppress(ClientError):
+            patient(server.port).list_buckets()  # Its first answer takes it long.
+        async with opened(server.port) as client:
+            found = await result(s3.answers(client, bucket="invoices"))
+
+    assert (found.status, found.refined_error_type) == (Status.FAIL, "ClientError")
+    assert "403" in (found.message or "")
+    assert "s3cr3t" not in str(found)
 
 
 @opened

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as alchemy
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from otel_health import Checker
 from otel_health.checks import sqlalchemy
@@ -42,6 +43,24 @@ async def test_connections_that_died_in_the_pool_fail_nothing(servers: Started, 
         await execute(server, END_ALL)
 
         assert (await result_of(check)).status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("make", "driver", "told"),
+    [
+        (alchemy.create_engine, "psycopg", {"OperationalError"}),
+        (create_async_engine, "asyncpg", {"InvalidAuthorizationSpecificationError", "DBAPIError"}),
+    ],
+)
+async def test_a_server_that_refuses_us_is_told(servers: Started, make: Any, driver: str, told: set[str]) -> None:
+    """By the driver's word for it, without the password."""
+    made = make(f"postgresql+{driver}://nobody:s3cret@127.0.0.1:{servers('postgres').port}/postgres")
+    result = await result_of(sqlalchemy.answers(made))
+    made.dispose() if driver == "psycopg" else await made.dispose()
+
+    assert result.status == "fail"
+    assert result.refined_error_type in told
+    assert "s3cret" not in str(result)
 
 
 @engines
