@@ -215,3 +215,55 @@ async def test_a_server_that_can_open_nothing_more(all_servers: Started, name: s
             assert (await result_of(check, timeout=0.5)).status == "fail"
             stack.close()
             await becomes("pass", check)
+
+
+SHARING_NO_WAY = (
+    "alembic.migrated, engine",
+    "alembic.migrated, async engine",
+    "celery.backlog, redis",
+    "kafka.lag, confluent",
+    "kafka.lag, aiokafka",
+    "kafka.progress, confluent",
+    "kafka.progress, aiokafka",
+    "mysql.replication_lag",
+    "mysql.writable, asyncmy",
+    "nats.pending",
+    "otlp.accepts",
+    "postgres.replication_lag",
+    "postgres.writable, psycopg",
+    "rabbitmq.consumed",
+    "redis.cluster_state, async",
+    "redis.replication_lag, sync",
+    "redis.sentinel_quorum, async",
+    "service.healthy",
+    "tls.lasts",
+)
+"""Checks that are no way of `WAYS` and have no such test of their own."""
+
+
+@pytest.mark.parametrize("name", SHARING_NO_WAY)
+async def test_the_other_checks_tell_of_a_server_too(all_servers: Started, name: str) -> None:
+    """Frozen, and killed before it goes on: they fail in time, and pass again once it is back."""
+    asked: list[OwnServer] = []
+
+    def noted(server: str) -> OwnServer:
+        asked.append(all_servers(server))
+        return asked[-1]
+
+    async with EVERY[name].opened(noted) as check:
+        probe, server = Probe(check), asked[0]
+        await passes_again(probe)
+        server.pause()
+        try:
+            frozen = await probe.result()
+        finally:
+            server.kill()
+        try:
+            killed = await probe.result()
+        finally:
+            server.start()
+        await asyncio.to_thread(server.wait_until_ready)
+
+        assert (frozen.status, frozen.refined_error_type) == ("fail", "timeout")
+        assert killed.status == "fail"
+        await passes_again(probe)
