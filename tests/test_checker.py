@@ -883,6 +883,24 @@ async def test_the_interval_counts_from_the_start_of_a_run() -> None:
     assert calls >= 18
 
 
+@pytest.mark.virtual_time
+async def test_a_change_is_looked_at_again_within_a_second() -> None:
+    """Whether it lasts is known long before the interval is over."""
+    switch = Switch()
+    checker = virtual_checker(interval=60.0)
+    checker.add("redis", switch)
+    async with checker:
+        await asyncio.sleep(5)
+        switch.error = Failed("down")
+        checker.renew("redis")
+        await asyncio.sleep(0.01)
+        assert (checker.report().status, switch.calls) == (Status.FAIL, 2)
+
+        await asyncio.sleep(1)
+
+        assert switch.calls == 3
+
+
 # Renewed because somebody knows more.
 
 

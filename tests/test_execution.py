@@ -607,7 +607,7 @@ async def test_a_run_cancelled_from_outside_has_no_verdict() -> None:
         entered.set()
         await asyncio.Event().wait()
 
-    checker = Checker()
+    checker = Checker(timeout=3600.0)
     checker.add("postgres", check)
     waiting = asyncio.ensure_future(checker.run())
     await entered.wait()
@@ -615,7 +615,8 @@ async def test_a_run_cancelled_from_outside_has_no_verdict() -> None:
         if task.get_name() == "otel_health":
             task.cancel()
 
-    report = await waiting
+    async with asyncio.timeout(10):
+        report = await waiting
 
     assert report.components["postgres"].error_type is ErrorType.PENDING
 

@@ -70,6 +70,30 @@ async def test_every_probe_answers_with_and_without_a_slash(probe: str, slash: s
     assert (response.status_code, response.json()["status"]) == (200, "pass")
 
 
+@pytest.mark.parametrize("accept", ["*/*", "text/plain", "text/html"])
+@pytest.mark.parametrize("path", ["/readyz", "/readyz/cache", "/readyz/nobody", "/readyz?exclude=a&exclude="])
+async def test_every_answer_says_its_length_and_that_its_type_is_meant(accept: str, path: str) -> None:
+    """A server may then keep the connection, and no browser takes one type for another."""
+    response = await get(example(), path, accept)
+
+    assert response.headers["content-length"] == str(len(response.content))
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_page_with_everything_is_of_what_is_asked_for() -> None:
+    """One component, or all but those that are left out."""
+    checker = example()
+    await checker.run()
+    whole, one, without = [
+        (await get(checker, path, "text/html", details="full")).text
+        for path in ("/readyz", "/readyz/cache", "/readyz?exclude=queue")
+    ]
+
+    assert "12 waiting" in whole
+    assert "12 waiting" not in one
+    assert "12 waiting" not in without
+
+
 @pytest.mark.parametrize(("check", "status"), [(passing(), 200), (degraded, 200), (failing(), 503), (hanging(), 503)])
 async def test_the_status_code_is_the_verdict(check: Any, status: int) -> None:
     """200 for pass and warn, 503 for fail and for what is not known yet."""
