@@ -22,6 +22,7 @@ from starlette.routing import Mount, Route
 
 from otel_health import Checker, Degraded, Failed
 from otel_health.http import render
+from otel_health.http.endpoints import Endpoints
 from otel_health.http.negotiation import accepted, parse_query
 from otel_health.http.render import Service
 from tests.doubles import Blocking, Switch, eventually, failing, hanging, passing
@@ -78,6 +79,17 @@ async def test_every_answer_says_its_length_and_that_its_type_is_meant(accept: s
 
     assert response.headers["content-length"] == str(len(response.content))
     assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_paths_that_somebody_makes_up_are_kept_nowhere() -> None:
+    """There is no end of them."""
+    endpoints = Endpoints(example(), "names", None)
+
+    for number in range(100):
+        endpoints.find(f"/{number}")
+        endpoints.find(f"/readyz/{number}")
+
+    assert len(endpoints._found) == 0  # noqa: SLF001 - nothing else shows what they cost.
 
 
 async def test_a_page_with_everything_is_of_what_is_asked_for() -> None:

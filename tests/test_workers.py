@@ -341,8 +341,9 @@ def measured(value: object) -> Callable[[], Any]:
     ],
     ids=["pass", "observation", "warn", "exception", "invalid", "timeout"],
 )
-async def test_an_adopted_result_is_the_same_in_every_sink(check: Any) -> None:
-    """State, page, metrics and transition; but nothing ran here, so no duration and no failure is counted."""
+async def test_an_adopted_result_is_the_same_in_every_sink(check: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """State, page, metrics, log and transition; but nothing ran here, so no duration and no failure is counted."""
+    caplog.set_level("INFO", "otel_health")
     exporters = [PrometheusExporter(), PrometheusExporter()]
     leader, follower = (Checker(meter_provider=exporter.meter_provider, timeout=0.05) for exporter in exporters)
     calls = []
@@ -372,6 +373,7 @@ async def test_an_adopted_result_is_the_same_in_every_sink(check: Any) -> None:
         assert not runs[1]
         assert state[0] == state[1] != set()
     assert calls == []
+    assert caplog.text.count(f"queue: pending -> {result.status}") == 2
 
 
 async def test_what_is_not_newer_or_not_shared_is_not_adopted() -> None:
