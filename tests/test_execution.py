@@ -749,7 +749,7 @@ async def test_what_says_that_it_is_a_coroutine_function_may_return_any_awaitabl
         return answered
 
     checker = Checker()
-    checker.add("redis", inspect.markcoroutinefunction(ping))
+    checker.add("redis", inspect.markcoroutinefunction(ping))  # type: ignore[attr-defined, unused-ignore]
 
     assert (await checker.run()).status is Status.PASS
 

@@ -14,8 +14,10 @@ _LAG: Final = """SELECT CASE WHEN pg_is_in_recovery() THEN CASE
     ELSE extract(epoch FROM now() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time()))
     END END::float8"""
 
-_DIED: Final = {"AdminShutdownError", "ConnectionDoesNotExistError", "ConnectionResetError", "InterfaceError"}
-"""What asyncpg raises for a connection that died in the pool; it takes the connection away then."""
+_DIED: Final = {
+    "AdminShutdownError", "ConnectionDoesNotExistError", "ConnectionResetError", "InterfaceError", "InternalClientError"
+}  # fmt: skip
+"""What asyncpg raises for a connection that died in the pool, or was told to; it takes the connection away then."""
 
 
 class AsyncpgPool(Protocol):
@@ -176,12 +178,13 @@ def _concluded(value: Callable[[], Any], conclude: Callable[[Any], Any]) -> Call
 
 async def _ask_asyncpg(pool: AsyncpgPool, query: LiteralString) -> object:
     for last in (False, True):
-        async with pool.acquire() as connection:
-            try:
+        try:
+            # A connection that has died is of no use to the pool either, which says so when it gets it back.
+            async with pool.acquire() as connection:
                 return await connection.fetchval(query)
-            except Exception as error:
-                if last or type(error).__name__ not in _DIED:
-                    raise
+        except Exception as error:
+            if last or type(error).__name__ not in _DIED:
+                raise
     raise AssertionError("unreachable")
 
 

@@ -15,7 +15,7 @@ from tests.checks import test_shape
 from tests.checks.clients import WAYS, Way
 from tests.checks.conftest import Started
 from tests.checks.every import EVERY
-from tests.checks.held import connections, foreign_threads, open_descriptors
+from tests.checks.held import connections, foreign_threads, not_taken_in, open_descriptors
 from tests.checks.leftovers import left_by
 from tests.checks.more_servers import with_more
 from tests.checks.results import becomes, result_of
@@ -208,8 +208,9 @@ async def test_a_server_that_can_open_nothing_more(all_servers: Started, name: s
     async with row.opened(noted):
         pass
     with ExitStack() as stack:
-        # Some take nobody in again before somebody has left.
+        # Some take nobody in again before somebody whom they had taken in has left.
         stack.enter_context(socket.create_connection(("127.0.0.1", asked[0].port)))
+        await eventually(lambda: not_taken_in(asked[0].port) == 0, PATIENCE)
         stack.enter_context(asked[0].without_files())
         async with row.opened(all_servers) as check:
             assert (await result_of(check, timeout=0.5)).status == "fail"

@@ -1,5 +1,6 @@
 """PostgreSQL beyond what every server is put to: refusals, dead connections, full pools, standbys."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -15,7 +16,7 @@ from tests.checks.clients import asyncpg_pool, psycopg_async, psycopg_sync
 from tests.checks.conftest import Started
 from tests.checks.results import becomes, result_of
 from tests.doubles import eventually
-from tests.servers import OwnServer, own_standby
+from tests.servers import OwnServer, free_port, own_standby
 
 pools = pytest.mark.parametrize("opened", [asyncpg_pool, psycopg_async, psycopg_sync])
 
@@ -62,6 +63,38 @@ async def test_connections_that_died_in_the_pool_fail_nothing(server: OwnServer,
 
         if (answer := check()) is not None:
             await answer
+
+
+async def test_a_connection_that_was_told_of_its_end_before_it_ended_fails_nothing(server: OwnServer) -> None:
+    """The server's last word has come, and nothing more: asyncpg then says that it is busy with it."""
+    told = asyncio.Event()
+
+    async def visit(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, asked = await asyncio.open_connection("127.0.0.1", server.port)
+
+        async def answer() -> None:
+            while said := await answers.read(65536):
+                writer.write(said)
+                if b"terminating connection" in said:
+                    told.set()
+                    return  # That it ends as well is kept back.
+            writer.close()
+
+        answering = asyncio.create_task(answer())
+        while question := await reader.read(65536):
+            asked.write(question)
+        await answering
+        for each in (asked, writer):
+            each.close()
+
+    async with await asyncio.start_server(visit, "127.0.0.1", port := free_port()), asyncpg_pool(port) as pool:
+        check = postgres.answers(pool)
+        assert (await result_of(check)).status == "pass"
+        await asyncio.to_thread(end_all, server)
+        await told.wait()
+        await asyncio.sleep(0.05)
+
+        assert (await result_of(check)).status == "pass"
 
 
 def end_all(server: OwnServer) -> None:
