@@ -67,8 +67,6 @@ class Row:
     opened: Opened
     says: Status = Status.PASS
     """What it says each time."""
-    few: int = 50
-    """How many runs are enough where there is little time."""
 
 
 def over(server: str, client: Any, make: Callable[[Any], CheckFunc]) -> Opened:
@@ -225,7 +223,6 @@ def named(way: clients.Way) -> str:
     return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
 
 
-SLOW: Final = {"celery-amqp": 20, "dbapi-pymysql": 20}
 MAIL: Final[Any] = {"context": TRUSTING, "user": "orders", "password": "right"}
 RPC: Final = {"aio": test_grpc.asynchronous, "blocking": test_grpc.synchronous}
 NODE: Final = {
@@ -236,15 +233,12 @@ NODE: Final = {
 }
 
 EVERY: Final[dict[str, Row]] = {
-    **{
-        f"{named(way)}, {name}": Row(over(way.server, way.client, way.check), few=SLOW.get(name, 50))
-        for name, way in clients.WAYS.items()
-    },
+    **{f"{named(way)}, {name}": Row(over(way.server, way.client, way.check)) for name, way in clients.WAYS.items()},
     "alembic.migrated, engine": Row(migrated(clients.engine)),
     "alembic.migrated, async engine": Row(migrated(clients.async_engine)),
-    "celery.backlog, redis": Row(over("redis", clients.celery_redis, partial(celery.backlog, warn=1)), few=20),
+    "celery.backlog, redis": Row(over("redis", clients.celery_redis, partial(celery.backlog, warn=1))),
     "celery.workers, amqp": Row(
-        over("rabbitmq", clients.celery_amqp, partial(celery.workers, wait=0.01)), says=Status.FAIL, few=20
+        over("rabbitmq", clients.celery_amqp, partial(celery.workers, wait=0.01)), says=Status.FAIL
     ),
     "cgroup.cpu_throttling": Row(within(cgroup.cpu_throttling)),
     "cgroup.memory": Row(within(partial(cgroup.memory, warn=0.99, fail=1.0))),
@@ -302,14 +296,12 @@ EVERY: Final[dict[str, Row]] = {
     },
     "s3.answers, boto3": Row(over("store", test_s3.synchronous, partial(s3.answers, bucket="invoices"))),
     "s3.answers, aiobotocore": Row(
-        over("store", test_s3.asynchronous, partial(s3.answers, bucket="invoices", write_key="health")), few=50
+        over("store", test_s3.asynchronous, partial(s3.answers, bucket="invoices", write_key="health"))
     ),
     "service.healthy": Row(at("nginx", lambda port: service.healthy(f"http://localhost:{port}/readyz"))),
-    "smtp.answers, starttls": Row(
-        at("mail by starttls", lambda port: smtp.answers("localhost", port=port, **MAIL)), few=50
-    ),
+    "smtp.answers, starttls": Row(at("mail by starttls", lambda port: smtp.answers("localhost", port=port, **MAIL))),
     "smtp.answers, tls": Row(
-        at("mail by tls", lambda port: smtp.answers("localhost", port=port, security="tls", **MAIL)), few=50
+        at("mail by tls", lambda port: smtp.answers("localhost", port=port, security="tls", **MAIL))
     ),
     "sqlalchemy.pool_use, engine": Row(over("postgres", clients.engine, sqlalchemy.pool_use)),
     "sqlalchemy.pool_use, async engine": Row(over("postgres", clients.async_engine, sqlalchemy.pool_use)),

@@ -21,7 +21,7 @@ WARM_UP = 20
 FEW = 2
 """Tasks and such that are no leak: a client at work has now one more and now one fewer."""
 
-BLOCKS_PER_RUN, BLOCKS = 0.5, 300
+BLOCKS_PER_RUN, BLOCKS = 0.5, 600
 """Blocks of memory that are no leak: the smallest is one for each run, and caches and tables grow a little."""
 
 

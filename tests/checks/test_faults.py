@@ -1,26 +1,21 @@
-"""Every check against its real server: up, gone, killed, frozen, talking rubbish, and asked many times."""
+"""Every check against its real server: up, gone, killed, frozen, talking rubbish."""
 
 import asyncio
-import socket
+import gc
 import socketserver
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
 from otel_health import Checker, CheckFunc, CheckResult
-from tests.checks import test_shape
 from tests.checks.clients import WAYS, Way
 from tests.checks.conftest import Started
-from tests.checks.every import EVERY
-from tests.checks.held import connections, foreign_threads, not_taken_in, open_descriptors
-from tests.checks.leftovers import left_by
-from tests.checks.more_servers import with_more
-from tests.checks.results import becomes, result_of
+from tests.checks.held import connections, foreign_threads, open_descriptors
 from tests.doubles import eventually
-from tests.servers import OwnServer, free_port
+from tests.servers import free_port
 
 TIMEOUT = 0.5
 LATE = TIMEOUT + 1.0
@@ -65,6 +60,7 @@ async def probing(way: Way, port: int, *, inner: int | None = None) -> AsyncIter
     descriptors, threads, tasks = open_descriptors(), foreign_threads(), asyncio.all_tasks()
     async with way.client(port) as client:
         yield Probe(way.check(client))
+    gc.collect()
     await eventually(lambda: asyncio.all_tasks() <= tasks, PATIENCE)
     await eventually(lambda: foreign_threads() <= threads, PATIENCE)
     await eventually(lambda: open_descriptors() <= descriptors, PATIENCE)
@@ -155,116 +151,3 @@ async def test_it_tells_of_a_server_that_talks_rubbish(way: Way) -> None:
 
     assert result.status == "fail"
     assert result.refined_error_type in {*way.refused, *way.rubbish}
-
-
-@pytest.fixture(scope="module")
-def all_servers(servers: Started) -> Iterator[Started]:
-    """The servers that the tests share, and those that a check here and there needs beside them."""
-    with ExitStack() as stack:
-        yield with_more(stack, servers)
-
-
-@pytest.mark.parametrize("name", EVERY)
-async def test_many_runs_leave_nothing_behind(all_servers: Started, name: str) -> None:
-    """No descriptor, thread, task, connection or memory; `python -m tests.soak R24` runs each a thousand times."""
-    left = await left_by(EVERY[name], all_servers, EVERY[name].few)
-
-    assert left.nothing, left
-
-
-def test_every_check_is_run_many_times() -> None:
-    """A check that is missing there could leave anything."""
-    assert {name.partition(",")[0] for name in EVERY} == {".".join(pair) for pair in test_shape.EVERY}
-
-
-WITHOUT_FILES = (
-    "etcd.answers, etcd-async",
-    "grpc.serves, aio",
-    "http.answers",
-    "kafka.answers, kafka-producer",
-    "ldap.answers",
-    "mqtt.answers, aiomqtt",
-    "mqtt.publishes, paho",
-    "otlp.accepts",
-    "s3.answers, boto3",
-    "service.healthy",
-    "smtp.answers, starttls",
-    "tls.lasts",
-    "zookeeper.answers, zookeeper",
-)
-"""Where a run opens a connection, or where the client is new."""
-
-
-@pytest.mark.parametrize("name", WITHOUT_FILES)
-async def test_a_server_that_can_open_nothing_more(all_servers: Started, name: str) -> None:
-    """The kernel accepts for it, and it cannot take over: who comes now fails in time, and passes once it can again."""
-    asked: list[OwnServer] = []
-
-    def noted(server: str) -> OwnServer:
-        asked.append(all_servers(server))
-        return asked[-1]
-
-    row = EVERY[name]
-    async with row.opened(noted):
-        pass
-    with ExitStack() as stack:
-        # Some take nobody in again before somebody whom they had taken in has left.
-        stack.enter_context(socket.create_connection(("127.0.0.1", asked[0].port)))
-        await eventually(lambda: not_taken_in(asked[0].port) == 0, PATIENCE)
-        stack.enter_context(asked[0].without_files())
-        async with row.opened(all_servers) as check:
-            assert (await result_of(check, timeout=0.5)).status == "fail"
-            stack.close()
-            await becomes("pass", check)
-
-
-SHARING_NO_WAY = (
-    "alembic.migrated, engine",
-    "alembic.migrated, async engine",
-    "celery.backlog, redis",
-    "kafka.lag, confluent",
-    "kafka.lag, aiokafka",
-    "kafka.progress, confluent",
-    "kafka.progress, aiokafka",
-    "mysql.replication_lag",
-    "mysql.writable, asyncmy",
-    "nats.pending",
-    "otlp.accepts",
-    "postgres.replication_lag",
-    "postgres.writable, psycopg",
-    "rabbitmq.consumed",
-    "redis.cluster_state, async",
-    "redis.replication_lag, sync",
-    "redis.sentinel_quorum, async",
-    "service.healthy",
-    "tls.lasts",
-)
-"""Checks that are no way of `WAYS` and have no such test of their own."""
-
-
-@pytest.mark.parametrize("name", SHARING_NO_WAY)
-async def test_the_other_checks_tell_of_a_server_too(all_servers: Started, name: str) -> None:
-    """Frozen, and killed before it goes on: they fail in time, and pass again once it is back."""
-    asked: list[OwnServer] = []
-
-    def noted(server: str) -> OwnServer:
-        asked.append(all_servers(server))
-        return asked[-1]
-
-    async with EVERY[name].opened(noted) as check:
-        probe, server = Probe(check), asked[0]
-        await passes_again(probe)
-        server.pause()
-        try:
-            frozen = await probe.result()
-        finally:
-            server.kill()
-        try:
-            killed = await probe.result()
-        finally:
-            server.start()
-        await asyncio.to_thread(server.wait_until_ready)
-
-        assert (frozen.status, frozen.refined_error_type) == ("fail", "timeout")
-        assert killed.status == "fail"
-        await passes_again(probe)

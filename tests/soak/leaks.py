@@ -131,7 +131,7 @@ SERVERLESS: Final = (
     "process",
     "sqlite.",
 )
-"""What the short form runs: few runs of the others are `tests.checks.test_faults`'s, which has their servers anyway."""
+"""What the short form runs: few runs of the others are `tests.checks.test_every`'s, which has their servers anyway."""
 
 
 def gate_R24(scale: float) -> Figure:
@@ -143,7 +143,7 @@ def gate_R24(scale: float) -> Figure:
         found = {name: asyncio.run(left_by(row, servers, runs)) for name, row in rows.items()}
     return Figure(
         "R24",
-        "descriptors, threads, tasks, connections +<= 2; blocks of memory +<= 300 and one for two runs; none wrong",
+        "descriptors, threads, tasks, connections +<= 2; blocks of memory +<= 600 and one for two runs; none wrong",
         f"{len(found)} checks of {runs} runs each: {_told(found)}",
         all(left.nothing for left in found.values()),
     )
