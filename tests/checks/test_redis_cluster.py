@@ -186,6 +186,25 @@ async def test_a_password_that_is_wrong_is_told_by_its_error(lasting: Cluster) -
     assert "s3cret" not in str(result)
 
 
+@clients
+async def test_a_cluster_out_of_connections(lasting: Cluster, opened: Opened) -> None:
+    """Each run opens its own, and is refused at every node; then it passes again."""
+    async with opened(lasting.nodes[0].port) as client:
+        check = redis_cluster.answers(client)
+        await becomes("pass", check)
+        for each in lasting.administrators:
+            each.execute_command("CONFIG", "SET", "maxclients", "1")
+        try:
+            result = await result_of(check)
+        finally:
+            for each in lasting.administrators:
+                each.execute_command("CONFIG", "SET", "maxclients", "100")
+
+        assert result.status == "fail"
+        assert result.refined_error_type not in {"timeout", "invalid_result"}
+        await becomes("pass", check)
+
+
 async def test_primaries_that_go_and_come_back(cluster: Cluster) -> None:
     """Killed, it is refused, and then the cluster itself says that it is down; so it does while one is frozen."""
     async with redis_sync(cluster.nodes[0].port) as blocking, redis_async(cluster.nodes[0].port) as asynchronous:
