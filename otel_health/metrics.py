@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -69,10 +69,13 @@ class Sampled(Protocol):
     """What the metrics keep for the component, so that a scrape need not make it anew; None before the first."""
 
 
+_NOTHING: Final[tuple[Mapping[str, float], tuple[Observation, ...]]] = {}, ()
+
+
 class Prepared:
     """What a scrape says of one component again and again: made once, yielded every time."""
 
-    __slots__ = ("attributes", "observed", "status", "up")
+    __slots__ = ("_last", "attributes", "labels", "status", "up")
 
     def __init__(self, name: str) -> None:
         self.attributes = {names.COMPONENT: name}
@@ -81,17 +84,26 @@ class Prepared:
         on = {status: Observation(1, labels[status]) for status in Status}
         off = {status: Observation(0, labels[status]) for status in Status}
         self.status = {held: [(on if each is held else off)[each] for each in Status] for held in Status}
-        self.observed: dict[str, Observation] = {}
-        """What the check measured last, by its names for it."""
+        self.labels: dict[str, dict[str, str]] = {}
+        """The attributes of what the check measures, by its names for it."""
+        self._last = _NOTHING
+        """What the check measured last, and the samples of it; replaced as one, since several may collect at once."""
 
-    def observation(self, name: str, value: float) -> Observation:
-        """Make the sample of a value that is not the last one."""
-        known = self.observed.get(name)
-        if known is None and len(self.observed) >= MAX_OBSERVATIONS:
-            self.observed.clear()  # A check that invents new names all the time costs time, not memory.
-        attributes = {**self.attributes, names.OBSERVATION: name} if known is None else known.attributes
-        made = self.observed[name] = Observation(value, attributes)
-        return made
+    def measured(self, observations: Mapping[str, float]) -> tuple[Observation, ...]:
+        """Return the samples of what the check has measured; made anew where that has changed."""
+        known, samples = self._last
+        if known != observations:
+            samples = tuple(Observation(value, self._labelled(name)) for name, value in observations.items())
+            self._last = observations, samples
+        return samples
+
+    def _labelled(self, name: str) -> dict[str, str]:
+        labels = self.labels.get(name)
+        if labels is None:
+            if len(self.labels) >= MAX_OBSERVATIONS:
+                self.labels.clear()  # A check that invents new names all the time costs time, not memory.
+            labels = self.labels[name] = {**self.attributes, names.OBSERVATION: name}
+        return labels
 
 
 def _prepared(component: Sampled) -> Prepared:
@@ -373,10 +385,7 @@ def _observation(boards: "list[Board]") -> Iterator[Observation]:
     for component, state in _measured(boards):
         result = state.result
         if result is not None and result.observations and state.error_type is not ErrorType.STALE:
-            prepared = _prepared(component)
-            for name, value in result.observations.items():
-                known = prepared.observed.get(name)
-                yield known if known is not None and known.value == value else prepared.observation(name, value)
+            yield from _prepared(component).measured(result.observations)
 
 
 def _abandoned(boards: "list[Board]") -> Iterator[Observation]:

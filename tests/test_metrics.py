@@ -480,7 +480,7 @@ async def test_a_check_that_invents_names_costs_no_memory() -> None:
 
     (component, _), *_ = checker.engine.states()
     assert isinstance(component.prepared, Prepared)
-    assert len(component.prepared.observed) <= 16
+    assert len(component.prepared.labels) <= 16
 
 
 def about(exporter: PrometheusExporter, metric: str) -> dict[str, float]:
