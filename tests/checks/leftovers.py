@@ -54,11 +54,8 @@ class Left(NamedTuple):
 
 async def left_by(row: Row, servers: Started, runs: int) -> Left:
     """Run a check so often; what is left when all that ends by itself has ended."""
-    asked: dict[str, OwnServer] = {}
+    asked, noted = noting(servers)
     checker = Checker(timeout=TIMEOUT, ttl=1e-9, trace="never", logger=logging.Logger("silent", logging.CRITICAL))
-
-    def noted(name: str) -> OwnServer:
-        return asked.setdefault(name, servers(name))
 
     async def wrong(runs: int) -> int:
         found = 0
@@ -89,6 +86,16 @@ async def left_by(row: Row, servers: Started, runs: int) -> Left:
     finally:
         gc.unfreeze()
         await checker.__aexit__(None, None, None)
+
+
+def noting(servers: Started) -> tuple[dict[str, OwnServer], Started]:
+    """Return the servers that are asked for, by their names, and what asks for them in place of another."""
+    asked: dict[str, OwnServer] = {}
+
+    def noted(name: str) -> OwnServer:
+        return asked.setdefault(name, servers(name))
+
+    return asked, noted
 
 
 def things(servers: list[OwnServer]) -> Things:

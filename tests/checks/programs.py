@@ -35,11 +35,11 @@ def python(module: str, *arguments: str) -> Iterator[Program]:
 
 
 @contextmanager
-def running(command: list[str], port: int) -> Iterator[Program]:
-    """Run a server until the test ends."""
+def running(command: list[str], port: int, ready: str | None = None) -> Iterator[Program]:
+    """Run a server until the test ends; `ready` is a program of Python's that succeeds once it serves."""
+    asks = ready or f"import socket; socket.create_connection(('127.0.0.1', {port}))"
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
-        ready = [sys.executable, "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}))"]
-        server = Program(command, port, Path(directory), ready)
+        server = Program(command, port, Path(directory), [sys.executable, "-c", asks])
         try:
             server.start()
             server.wait_until_ready()

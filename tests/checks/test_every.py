@@ -9,11 +9,10 @@ import pytest
 from tests.checks import test_shape
 from tests.checks.conftest import Started
 from tests.checks.every import EVERY
-from tests.checks.leftovers import left_by
+from tests.checks.leftovers import left_by, noting
 from tests.checks.more_servers import with_more
 from tests.checks.results import becomes, result_of
 from tests.checks.test_faults import Probe, passes_again
-from tests.servers import OwnServer
 
 RUNS = 20
 """Enough to see what each run leaves, beyond what caches and clients at work do by themselves."""
@@ -59,17 +58,12 @@ WITHOUT_FILES = (
 @pytest.mark.parametrize("name", WITHOUT_FILES)
 async def test_a_server_that_can_open_nothing_more(all_servers: Started, name: str) -> None:
     """The kernel accepts for it, and it cannot take over: who comes now fails in time, and passes once it can again."""
-    asked: list[OwnServer] = []
-
-    def noted(server: str) -> OwnServer:
-        asked.append(all_servers(server))
-        return asked[-1]
-
+    asked, noted = noting(all_servers)
     row = EVERY[name]
     async with row.opened(noted):
         pass
     with ExitStack() as stack:
-        stack.enter_context(asked[0].without_files())
+        stack.enter_context(next(iter(asked.values())).without_files())
         async with row.opened(all_servers) as check:
             assert (await result_of(check, timeout=0.5)).status == "fail"
             stack.close()
@@ -103,14 +97,9 @@ SHARING_NO_WAY = (
 @pytest.mark.parametrize("name", SHARING_NO_WAY)
 async def test_the_other_checks_tell_of_a_server_too(all_servers: Started, name: str) -> None:
     """Frozen, and killed before it goes on: they fail in time, and pass again once it is back."""
-    asked: list[OwnServer] = []
-
-    def noted(server: str) -> OwnServer:
-        asked.append(all_servers(server))
-        return asked[-1]
-
+    asked, noted = noting(all_servers)
     async with EVERY[name].opened(noted) as check:
-        probe, server = Probe(check), asked[0]
+        probe, server = Probe(check), next(iter(asked.values()))
         await passes_again(probe)
         server.pause()
         try:

@@ -5,13 +5,11 @@ On the tests' island (`tests.checks.island`) its `main` has the name server go, 
 
 import asyncio
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from operator import methodcaller
-from pathlib import Path
 from typing import Final
 
 import asyncpg
@@ -22,7 +20,7 @@ from otel_health import Checker, CheckFunc, completes
 from otel_health.checks import dns, http
 from otel_health.registration import EtcdRegistry, Registration
 from tests.checks.island import World
-from tests.checks.programs import Program
+from tests.checks.programs import running
 from tests.doubles import eventually
 from tests.servers import OwnServer, own_etcd, own_postgres, own_redis
 from tests.soak.figure import scaled, silent_checker
@@ -141,18 +139,10 @@ async def of_servers(scale: float) -> Seen:
     return seen
 
 
-@contextmanager
-def name_server() -> Iterator[OwnServer]:
-    """The island's name server, in a process of its own; it knows of `shop.test` alone."""
-    asks = [sys.executable, "-S", "-c", "import socket; socket.getaddrinfo('shop.test', 80)"]
-    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
-        server = Program([sys.executable, "-m", "tests.checks.name_server"], 53, Path(directory), asks)
-        try:
-            server.start()
-            server.wait_until_ready()
-            yield server
-        finally:
-            server.kill()
+def name_server() -> AbstractContextManager[OwnServer]:
+    """Return the island's name server, in a process of its own; it knows of `shop.test` alone."""
+    asks = "import socket; socket.getaddrinfo('shop.test', 80)"
+    return running([sys.executable, "-m", "tests.checks.name_server"], 53, asks)
 
 
 async def main(scale: str) -> dict[str, object]:
