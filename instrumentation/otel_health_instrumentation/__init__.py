@@ -9,7 +9,7 @@ from otel_health import Checker
 from otel_health_instrumentation.asgi import HealthMiddleware
 from otel_health_instrumentation.configuration import Configuration, configured
 from otel_health_instrumentation.guard import guarded
-from otel_health_instrumentation.health import Health, current, make_current
+from otel_health_instrumentation.health import PROCESS, Health
 from otel_health_instrumentation.web import web_hooks
 from otel_health_instrumentation.wsgi import HealthWSGIMiddleware
 
@@ -29,7 +29,7 @@ class HealthInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     @property
     def checker(self) -> Checker | None:
         """The Checker, for checks of the application's own; None while nothing is instrumented."""
-        health = current()
+        health = PROCESS.health
         return None if health is None else health.checker
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -39,7 +39,7 @@ class HealthInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _instrument(self, **options: Any) -> None:
         with guarded("instrument the application"):
             health = Health(configured(options))
-            make_current(health)
+            PROCESS.have(health)
             self._web = web_hooks()
             self._web.hook()
             if health.clients is not None:
@@ -47,8 +47,8 @@ class HealthInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     def _uninstrument(self, **_: Any) -> None:
         with guarded("leave the application"):
-            health = current()
-            make_current(None)
+            health = PROCESS.health
+            PROCESS.have(None)
             if health is not None:
                 self._web.unhook()
                 if health.clients is not None:

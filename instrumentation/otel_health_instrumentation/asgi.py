@@ -1,16 +1,63 @@
 """Health in front of an ASGI application."""
 
-from typing import Final
+import inspect
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial, wraps
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_health_instrumentation.claims import claims
 from otel_health_instrumentation.guard import guarded
-from otel_health_instrumentation.health import Health, current
+from otel_health_instrumentation.health import PROCESS, Health
 from otel_health_instrumentation.pages import Found, below_root
 
 SEEN: Final = "otel_health_instrumentation"
 """Marks what has been here: of several applications inside each other only the outermost answers."""
+
+
+LED: Final = "_otel_health_leads"
+"""Marks the methods that lead the calls of an ASGI application through ours."""
+
+Call = Callable[[Any, Scope, Receive, Send], Awaitable[None]]
+"""The method that servers call of an ASGI application."""
+
+
+def lead(original: Call) -> Call:
+    """Lead the calls of an ASGI application through ours.
+
+    Nearly every request is none of our business, and the application pays for each that is looked at: one that passes
+    meets no coroutine and no other function of ours, and touches little memory that is not at hand anyway.
+    """
+
+    @_coroutine_function
+    def called(self: Any, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if SEEN in scope:
+            return original(self, scope, receive, send)
+        path = scope.get("path")
+        if path is not None:
+            length, beginnings = PROCESS.looked_at
+            if (below_root(scope) if scope.get("root_path") else path)[:length] not in beginnings:
+                scope[SEEN] = True
+                return original(self, scope, receive, send)
+        return _serve(partial(original, self), self, scope, receive, send)
+
+    vars(called)[LED] = True
+    return called
+
+
+def _coroutine_function(call: Call) -> Call:
+    """Have a method that returns an awaitable pass for a coroutine function: so servers know ASGI applications."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(call)
+
+    # With the same parameters: uvicorn takes for a factory of applications what it can call without any.
+    @wraps(call)
+    async def awaiting(self: Any, scope: Scope, receive: Receive, send: Send) -> None:
+        await call(self, scope, receive, send)
+
+    return awaiting
 
 
 class HealthMiddleware:
@@ -26,34 +73,21 @@ class HealthMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    @lead
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer what is ours; the rest is the application's."""
-        if passes(scope):
-            await self.app(scope, receive, send)
-        else:
-            await serve(self.app, self.app, scope, receive, send)
+        return self.app(scope, receive, send)
 
 
-def passes(scope: Scope) -> bool:
-    """Return whether this is none of our business, as nearly every request is: the application pays for the answer."""
-    health = current()
-    if health is None or SEEN in scope:
-        return True
-    if scope["type"] != "http" or not health.checker.is_open or health.pages.might_be(below_root(scope)):
-        return False
-    scope[SEEN] = True
-    return True
-
-
-async def serve(call: ASGIApp, app: object, scope: Scope, receive: Receive, send: Send) -> None:
+async def _serve(call: ASGIApp, app: object, scope: Scope, receive: Receive, send: Send) -> None:
     """Do what is to be done, and have the application called unless that was an answer.
 
     Args:
         call: What to call.
-        app: The application behind it, which may have routes of its own.
-        scope: As in ASGI, as are `receive` and `send`; it does not pass.
+        app: The application that is called, which may have routes of its own.
+        scope: As in ASGI, as are `receive` and `send`.
     """
-    health = current()
+    health = PROCESS.health
     scope[SEEN] = True
     answer = None
     if health is not None and scope["type"] == "lifespan":

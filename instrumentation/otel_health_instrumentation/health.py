@@ -18,7 +18,7 @@ from otel_health_instrumentation.clients import TECHNOLOGIES, Clients
 from otel_health_instrumentation.configuration import NONE, Configuration
 from otel_health_instrumentation.greenlets import beside_this
 from otel_health_instrumentation.guard import LOGGER, guarded
-from otel_health_instrumentation.pages import Pages
+from otel_health_instrumentation.pages import EVERYTHING, NOTHING, Beginnings, Pages
 
 END_SECONDS: Final = 2.0
 """How long ending waits, at most, for runs that are under way."""
@@ -84,11 +84,13 @@ class Health:
             self.clients.watch()
         workers = await self._find_workers(opened)
         await self._serve_liveness(opened, workers)
+        PROCESS.look_at(self.pages.beginnings, self)
 
     async def close(self) -> None:
         """Run the checks no more, on the loop where they were started."""
         opened, self._opened = self._opened, None
         if opened is not None:
+            PROCESS.look_at(EVERYTHING, self)
             with guarded("stop the checks"):
                 await opened.aclose()
 
@@ -147,14 +149,28 @@ def _clients(checker: Checker, said: Configuration) -> Clients | None:
     return Clients(checker, technologies=technologies, critical=said.critical or (), passive_for=said.passive_for)
 
 
-_current: list[Health] = []
+class _Process:
+    """What there is once in a process; in slots, because each request looks here."""
+
+    __slots__ = ("health", "looked_at")
+
+    health: Health | None
+    """Its health; None while nothing is instrumented."""
+    looked_at: Beginnings
+    """Which requests are looked at more closely: every one until checks run, for it is to start them."""
+
+    def __init__(self) -> None:
+        self.have(None)
+
+    def have(self, health: Health | None) -> None:
+        """Have this be the health of the process from now on."""
+        self.health = health
+        self.looked_at = NOTHING if health is None else EVERYTHING
+
+    def look_at(self, beginnings: Beginnings, health: Health) -> None:
+        """Look at these requests from now on, if this is still the health of the process."""
+        if self.health is health:
+            self.looked_at = beginnings
 
 
-def current() -> Health | None:
-    """Return the health of this process; None while nothing is instrumented."""
-    return _current[-1] if _current else None
-
-
-def make_current(health: Health | None) -> None:
-    """Have this be the health of the process from now on."""
-    _current[:] = [] if health is None else [health]
+PROCESS: Final = _Process()

@@ -14,6 +14,12 @@ from otel_health_instrumentation.configuration import Configuration
 
 METRICS: Final = "/metrics"
 
+Beginnings = tuple[int, frozenset[str]]
+"""How paths begin, in so many characters: whether one does is told by a single look."""
+
+EVERYTHING: Final[Beginnings] = 0, frozenset({""})
+NOTHING: Final[Beginnings] = 0, frozenset()
+
 
 class Found(NamedTuple):
     """What answers a request, as an ASGI application."""
@@ -37,19 +43,17 @@ class Pages:
         self._checker = checker
         self._details = said.details
         self._probes = {f"{prefix}/{probe}": probe for probe in checker.probes}
-        self._paths = tuple(self._probes)
+        self.paths = tuple(self._probes)
         self._routes = checker.routes(
             prefix,
             details=said.details or "names",  # type: ignore[arg-type] # It was read as one of the three.
             authorize=None if said.token is None else bearer(said.token),
         )
         if exporter is not None:
-            self._paths += (said.metrics or METRICS,)
+            self.paths += (said.metrics or METRICS,)
             self._routes.append(exporter.route(said.metrics or METRICS))
-
-    def might_be(self, path: str) -> bool:
-        """Return whether a path could be one of theirs: asked of every request, so quick and rough."""
-        return path.startswith(self._paths)
+        length = min(map(len, self.paths))
+        self.beginnings: Beginnings = length, frozenset(path[:length] for path in self.paths)
 
     def find(self, scope: Scope) -> Found | None:
         """Return what answers a request, if it is for one of them."""
@@ -57,7 +61,7 @@ class Pages:
             match, parameters = route.matches(scope)
             if match is not Match.NONE:
                 asked = below_root(scope)
-                return Found(next(path for path in self._paths if asked.startswith(path)), route, parameters)
+                return Found(next(path for path in self.paths if asked.startswith(path)), route, parameters)
         return None
 
     def is_probe(self, found: Found) -> bool:
@@ -77,5 +81,5 @@ class Pages:
 def below_root(scope: Scope) -> str:
     """Return the path below where the server has mounted the application."""
     path: str = scope["path"]
-    root: str = scope.get("root_path") or ""
+    root: str | None = scope.get("root_path")
     return path.removeprefix(root) if root and path.startswith(f"{root}/") else path

@@ -4,24 +4,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
-from starlette.types import Receive, Scope, Send
-
 from otel_health_instrumentation import asgi, wsgi
 from otel_health_instrumentation.guard import guarded
-from otel_health_instrumentation.health import current
+from otel_health_instrumentation.health import PROCESS
 from otel_health_instrumentation.hooks import Hooks, Seam
-
-
-def lead_asgi(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Lead the calls of an ASGI application through ours."""
-
-    async def called(self: object, scope: Scope, receive: Receive, send: Send) -> None:
-        if asgi.passes(scope):
-            await original(self, scope, receive, send)
-        else:
-            await asgi.serve(partial(original, self), self, scope, receive, send)
-
-    return called
 
 
 def lead_wsgi(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,15 +20,24 @@ def lead_wsgi(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def lead_uvicorn(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Put health in front of whatever uvicorn has loaded."""
+    """Put health in front of whatever uvicorn has loaded whose calls are not led through it anyway."""
 
     def load(config: Any) -> None:
         original(config)
-        if current() is not None:
-            with guarded("stand in front of what uvicorn serves"):
+        if PROCESS.health is None:
+            return
+        with guarded("stand in front of what uvicorn serves"):
+            if not _is_led(config.loaded_app):
                 config.loaded_app = asgi.HealthMiddleware(config.loaded_app)
 
     return load
+
+
+def _is_led(app: Any) -> bool:
+    """Whether the calls of this application are led through ours already, within what uvicorn has put around it."""
+    while type(app).__module__.startswith("uvicorn."):
+        app = app.app
+    return hasattr(type(app).__call__, asgi.LED)
 
 
 def lead_gunicorn(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +45,7 @@ def lead_gunicorn(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def load_wsgi(worker: Any) -> None:
         original(worker)
-        health = current()
+        health = PROCESS.health
         if health is None or not _speaks_wsgi(type(worker)):
             return
         with guarded("stand in front of what gunicorn serves"):
@@ -90,6 +85,6 @@ def web_hooks() -> Hooks:
     return Hooks(
         Seam("uvicorn.config", "Config", "load", lead_uvicorn),
         Seam("gunicorn.workers.base", "Worker", "load_wsgi", lead_gunicorn),
-        *(Seam(module, owner, "__call__", lead_asgi) for module, owner in ASGI),
+        *(Seam(module, owner, "__call__", asgi.lead) for module, owner in ASGI),
         *(Seam(module, owner, "__call__", lead_wsgi) for module, owner in WSGI),
     )

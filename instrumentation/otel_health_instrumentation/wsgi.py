@@ -8,7 +8,7 @@ from starlette.types import Message, Scope
 
 from otel_health_instrumentation.claims import claims
 from otel_health_instrumentation.guard import guarded
-from otel_health_instrumentation.health import Health, current
+from otel_health_instrumentation.health import PROCESS, Health
 from otel_health_instrumentation.pages import Found
 
 SEEN: Final = "otel_health_instrumentation"
@@ -51,12 +51,12 @@ def serve(call: Application, app: object, environ: Environ, start_response: Star
         app: The application behind it, which may have routes of its own.
         environ: As in WSGI, as is `start_response`.
     """
-    health = current()
+    health = PROCESS.health
     if health is None or SEEN in environ:
         return call(environ, start_response)
     environ[SEEN] = True
     answer = None
-    if health.start() and health.pages.might_be(environ.get("PATH_INFO", "")):
+    if health.start() and environ.get("PATH_INFO", "").startswith(health.pages.paths):
         with guarded("answer a probe"):
             answer = _answer(health, app, environ)
     if answer is None:

@@ -42,21 +42,17 @@ def _watched(passive_for: float | None, port: int, commands: int) -> float:
     """Once the client is a component."""
     clients = Clients(Checker(), technologies=["redis"], critical=["*"], passive_for=passive_for)
     clients.instrument()
-
-    def become() -> None:
-        time.sleep(SETTLES)
-        clients.look()
-
     try:
-        return _unwatched(port, commands, become)
+        return _unwatched(port, commands, clients.look)
     finally:
         clients.uninstrument()
 
 
-def _unwatched(port: int, commands: int, become: Callable[[], None] = lambda: None) -> float:
+def _unwatched(port: int, commands: int, look: Callable[[], None] = lambda: None) -> float:
     with redis.Redis(port=port) as client:
         client.ping()
-        become()
+        time.sleep(SETTLES)
+        look()
         begun = time.process_time()
         for _ in range(commands):
             client.ping()

@@ -9,16 +9,21 @@ Slices = dict[str, list[float]]
 
 
 def in_turns(measures: Mapping[str, Callable[[], float]], rounds: int) -> Slices:
-    """Take one slice of each measure in every round; there and back, so that nobody is always the first.
+    """Take one slice of each measure in every round; there and back, beginning with each in turn.
+
+    So nobody is always the first or in the middle, and nobody always comes after itself, when all is warm.
 
     Garbage is collected before each slice, and as it is anywhere meanwhile: whoever makes more of it pays for it. What
     was there before is not gone through again, since it is nobody's.
     """
-    found: Slices = {name: [] for name in measures}
+    names = list(measures)
+    found: Slices = {name: [] for name in names}
     gc.freeze()
     try:
         for turn in range(rounds):
-            for name in reversed(found) if turn % 2 else found:
+            first = turn // 2 % len(names)
+            order = names[first:] + names[:first]
+            for name in reversed(order) if turn % 2 else order:
                 gc.collect()
                 found[name].append(measures[name]())
     finally:

@@ -1,12 +1,14 @@
 """Health in front of ASGI applications that know nothing of it."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -14,8 +16,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from otel_health_instrumentation import HealthInstrumentor, HealthMiddleware
-from tests.doubles import failing, passing
-from tests.instrumentation.asking import asked_anew, asking, living
+from otel_health_instrumentation.health import PROCESS
+from otel_health_instrumentation.pages import NOTHING
+from tests.doubles import failing
+from tests.instrumentation.asking import asking, living
 from tests.instrumentation.conftest import Instrument
 
 PROBES = ("/livez", "/readyz", "/startupz", "/healthz")
@@ -52,6 +56,17 @@ async def test_every_probe_is_there_without_a_changed_line(make: Any, instrument
         assert {path: (await client.get(path)).status_code for path in PROBES} == dict.fromkeys(PROBES, 200)
         assert 'otel_health_probe_up{probe="readyz"} 1.0' in (await client.get("/metrics")).text
         assert "hello" in (await client.get("/")).text
+
+
+@pytest.mark.parametrize("make", [starlette, fastapi, lambda: HealthMiddleware(raw)])
+def test_servers_go_on_telling_that_it_is_asgi(make: Any, instrument: Instrument) -> None:
+    """They look for a coroutine function, and uvicorn takes for a factory what it can call without anything."""
+    instrument()
+    app = make()
+    assert inspect.iscoroutinefunction(app.__call__)
+    config = uvicorn.Config(app)
+    config.load()
+    assert (config.interface, config.factory) == ("asgi3", False)
 
 
 async def test_an_application_that_was_made_before_has_them_too(instrument: Instrument) -> None:
@@ -108,7 +123,8 @@ async def test_only_the_outermost_application_answers(instrument: Instrument) ->
 async def test_below_the_root_path_of_the_server(instrument: Instrument) -> None:
     """Servers leave in the path where they have mounted the application, or take it away."""
     instrument()
-    async with asking(starlette(), root_path="/api") as client:
+    app = starlette()
+    async with living(app), asking(app, root_path="/api") as client:
         assert (await client.get("/api/livez")).status_code == 200
         assert (await client.get("/livez")).status_code == 200
 
@@ -154,19 +170,37 @@ async def test_checks_run_while_the_application_lives(instrument: Instrument) ->
 
 
 def test_without_a_lifespan_they_start_with_the_first_request(instrument: Instrument) -> None:
-    """And again in another event loop, when theirs was closed."""
+    """And with the first probe or scrape in another event loop, when theirs was closed."""
     checker = instrument()
-    checker.add("database", passing())
+    app = starlette()
 
-    async def is_open(_: Any) -> PlainTextResponse:
-        return PlainTextResponse(str(checker.is_open))
+    async def opened_by(path: str) -> bool:
+        async with asking(app) as client:
+            assert (await client.get(path)).status_code == 200
+            return checker.is_open
 
-    ask = asked_anew(Starlette(routes=[Route("/", is_open)]))
-
-    for _ in range(2):
-        assert ask("/").text == "True"
+    for path in ("/", "/livez", "/metrics"):
+        assert asyncio.run(opened_by(path))
         assert not checker.is_open
-    assert ask("/livez").status_code == 200
+
+
+async def test_a_life_after_the_first_one_starts_them_again(instrument: Instrument) -> None:
+    """With its first request, if it says nothing of its beginning."""
+    checker = instrument()
+    app = starlette()
+    async with living(app):
+        assert checker.is_open
+    async with asking(app) as client:
+        await client.get("/")
+        assert checker.is_open
+
+
+async def test_a_life_that_ends_after_it_was_left_leads_nothing_through_ours(instrument: Instrument) -> None:
+    """What is instrumented by then may be another."""
+    instrument()
+    async with living(starlette()):
+        HealthInstrumentor().uninstrument()
+    assert PROCESS.looked_at == NOTHING
 
 
 async def test_a_failing_check_fails_its_probe(instrument: Instrument) -> None:
