@@ -9,6 +9,7 @@ from opentelemetry.metrics import get_meter_provider
 from opentelemetry.sdk.metrics import MeterProvider
 
 from otel_health import Checker
+from otel_health.forks import tell_of_forks
 from otel_health.lifecycle import LivenessServer
 from otel_health.prometheus import PrometheusExporter
 from otel_health.threads import are_greenlets
@@ -60,6 +61,11 @@ class Health:
         self._opened: AsyncExitStack | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """Have the next request start the checks, in a forked child: nothing of the parent's runs there."""
+        PROCESS.look_at(EVERYTHING, self)
 
     async def open(self) -> None:
         """Run the checks on this event loop from now on, unless they run already."""

@@ -1,22 +1,12 @@
 """Where health comes between servers and applications, for those who were told nothing of it."""
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable
 from typing import Any, Final
 
 from otel_health_instrumentation import asgi, wsgi
 from otel_health_instrumentation.guard import guarded
 from otel_health_instrumentation.health import PROCESS
 from otel_health_instrumentation.hooks import Hooks, Seam
-
-
-def lead_wsgi(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Lead the calls of a WSGI application through ours."""
-
-    def called(self: object, environ: wsgi.Environ, start_response: wsgi.StartResponse) -> Iterable[bytes]:
-        return wsgi.serve(partial(original, self), self, environ, start_response)
-
-    return called
 
 
 def lead_uvicorn(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,17 +17,17 @@ def lead_uvicorn(original: Callable[..., Any]) -> Callable[..., Any]:
         if PROCESS.health is None:
             return
         with guarded("stand in front of what uvicorn serves"):
-            if not _is_led(config.loaded_app):
+            if not _is_led(config.loaded_app, asgi.LED):
                 config.loaded_app = asgi.HealthMiddleware(config.loaded_app)
 
     return load
 
 
-def _is_led(app: Any) -> bool:
+def _is_led(app: Any, mark: str) -> bool:
     """Whether the calls of this application are led through ours already, within what uvicorn has put around it."""
     while type(app).__module__.startswith("uvicorn."):
         app = app.app
-    return hasattr(type(app).__call__, asgi.LED)
+    return hasattr(type(app).__call__, mark)
 
 
 def lead_gunicorn(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +39,8 @@ def lead_gunicorn(original: Callable[..., Any]) -> Callable[..., Any]:
         if health is None or not _speaks_wsgi(type(worker)):
             return
         with guarded("stand in front of what gunicorn serves"):
-            worker.wsgi = wsgi.HealthWSGIMiddleware(worker.wsgi)
+            if not _is_led(worker.wsgi, wsgi.LED):
+                worker.wsgi = wsgi.HealthWSGIMiddleware(worker.wsgi)
             health.start()
 
     return load_wsgi
@@ -86,5 +77,5 @@ def web_hooks() -> Hooks:
         Seam("uvicorn.config", "Config", "load", lead_uvicorn),
         Seam("gunicorn.workers.base", "Worker", "load_wsgi", lead_gunicorn),
         *(Seam(module, owner, "__call__", asgi.lead) for module, owner in ASGI),
-        *(Seam(module, owner, "__call__", lead_wsgi) for module, owner in WSGI),
+        *(Seam(module, owner, "__call__", wsgi.lead) for module, owner in WSGI),
     )

@@ -1,6 +1,7 @@
 """Health in front of a WSGI application, answered by the event loop of the thread that runs the checks."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ from otel_health_instrumentation.pages import Found
 SEEN: Final = "otel_health_instrumentation"
 """Marks what has been here: of several applications inside each other only the outermost answers."""
 
+LED: Final = "_otel_health_leads"
+"""Marks the methods that lead the calls of a WSGI application through ours."""
+
 METRICS_SECONDS: Final = 10.0
 """How long a scraper waits for the thread, at most."""
 
@@ -23,6 +27,26 @@ GRACE_SECONDS: Final = 0.1
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+
+Call = Callable[[Any, Environ, StartResponse], Iterable[bytes]]
+"""The method that servers call of a WSGI application."""
+
+
+def lead(original: Call) -> Call:
+    """Lead the calls of a WSGI application through ours; as in ASGI, most pass by no other function of ours."""
+
+    def called(self: Any, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if SEEN in environ:
+            return original(self, environ, start_response)
+        environ[SEEN] = True
+        length, beginnings = PROCESS.looked_at
+        if environ.get("PATH_INFO", "")[:length] not in beginnings:
+            return original(self, environ, start_response)
+        return _serve(partial(original, self), self, environ, start_response)
+
+    vars(called)[LED] = True
+    return called
 
 
 class HealthWSGIMiddleware:
@@ -38,25 +62,23 @@ class HealthWSGIMiddleware:
     def __init__(self, app: Application) -> None:
         self.app = app
 
+    @lead
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer what is ours; the rest is the application's."""
-        return serve(self.app, self.app, environ, start_response)
+        return self.app(environ, start_response)
 
 
-def serve(call: Application, app: object, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+def _serve(call: Application, app: object, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Answer what is ours, and have the application called for everything else.
 
     Args:
         call: What to call.
-        app: The application behind it, which may have routes of its own.
+        app: The application that is called, which may have routes of its own.
         environ: As in WSGI, as is `start_response`.
     """
     health = PROCESS.health
-    if health is None or SEEN in environ:
-        return call(environ, start_response)
-    environ[SEEN] = True
     answer = None
-    if health.start() and environ.get("PATH_INFO", "").startswith(health.pages.paths):
+    if health is not None and health.start():
         with guarded("answer a probe"):
             answer = _answer(health, app, environ)
     if answer is None:

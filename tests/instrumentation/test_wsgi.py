@@ -251,6 +251,7 @@ def test_nothing_is_left_of_the_thread(instrument: Instrument, threads: Callable
 
 FORKED = """
 import os
+import time
 from otel_health_instrumentation import HealthInstrumentor
 from tests.instrumentation.test_wsgi import Answer, flask_app
 HealthInstrumentor().instrument()
@@ -259,7 +260,10 @@ print(Answer(app, "/readyz").status, HealthInstrumentor().checker.is_open, flush
 child = os.fork()
 if child == 0:
     checker = HealthInstrumentor().checker
-    print(checker.is_open, Answer(app, "/readyz").status, checker.is_open, flush=True)
+    print(checker.is_open, Answer(app, "/").status, flush=True)
+    while not checker.is_open:
+        time.sleep(0.01)
+    print(Answer(app, "/readyz").status, flush=True)
     os._exit(0)
 os.waitpid(child, 0)
 print(Answer(app, "/readyz").status)
@@ -267,8 +271,17 @@ print(Answer(app, "/readyz").status)
 
 
 def test_a_fork_begins_anew() -> None:
-    """Even where the parent has answered before: the child has a thread of its own, the parent keeps its."""
-    assert in_fresh_interpreter(FORKED).splitlines() == ["200 True", "False 200 True", "200"]
+    """Even where the parent has answered before: a request starts the child's own thread, the parent keeps its."""
+    assert in_fresh_interpreter(FORKED).splitlines() == ["200 True", "False 200", "200", "200"]
+
+
+def test_only_the_outermost_answers(instrument: Instrument) -> None:
+    """What is mounted in an application is a part of it."""
+    dispatcher = pytest.importorskip("werkzeug.middleware.dispatcher").DispatcherMiddleware
+    instrument()
+    app = HealthWSGIMiddleware(dispatcher(raw, {"/shop": flask_app()}))
+    assert [Answer(app, path).status for path in ("/livez", "/shop/", "/shop/livez")] == [200, 200, 404]
+    assert Answer(app, "/shop/livez").status == 404
 
 
 DJANGO = """
