@@ -16,8 +16,7 @@ from otel_health_instrumentation.pages import Found, below_root
 SEEN: Final = "otel_health_instrumentation"
 """Marks what has been here: of several applications inside each other only the outermost answers."""
 
-
-LED: Final = "_otel_health_leads"
+LED: Final = "_otel_health_leads_asgi"
 """Marks the methods that lead the calls of an ASGI application through ours."""
 
 Call = Callable[[Any, Scope, Receive, Send], Awaitable[None]]
@@ -32,6 +31,7 @@ def lead(original: Call) -> Call:
     """
 
     @_coroutine_function
+    @wraps(original)
     def called(self: Any, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if SEEN in scope:
             return original(self, scope, receive, send)

@@ -1,7 +1,7 @@
 """Health in front of a WSGI application, answered by the event loop of the thread that runs the checks."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import partial, wraps
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from otel_health_instrumentation.pages import Found
 SEEN: Final = "otel_health_instrumentation"
 """Marks what has been here: of several applications inside each other only the outermost answers."""
 
-LED: Final = "_otel_health_leads"
+LED: Final = "_otel_health_leads_wsgi"
 """Marks the methods that lead the calls of a WSGI application through ours."""
 
 METRICS_SECONDS: Final = 10.0
@@ -28,7 +28,6 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-
 Call = Callable[[Any, Environ, StartResponse], Iterable[bytes]]
 """The method that servers call of a WSGI application."""
 
@@ -36,6 +35,7 @@ Call = Callable[[Any, Environ, StartResponse], Iterable[bytes]]
 def lead(original: Call) -> Call:
     """Lead the calls of a WSGI application through ours; as in ASGI, most pass by no other function of ours."""
 
+    @wraps(original)
     def called(self: Any, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if SEEN in environ:
             return original(self, environ, start_response)

@@ -10,8 +10,9 @@ from typing import Any, cast
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+import uvicorn
 
-from otel_health_instrumentation import HealthInstrumentor, HealthWSGIMiddleware, guard, wsgi
+from otel_health_instrumentation import HealthInstrumentor, HealthMiddleware, HealthWSGIMiddleware, guard, wsgi
 from tests.doubles import failing, hanging
 from tests.instrumentation.conftest import Instrument
 from tests.instrumentation.processes import in_fresh_interpreter
@@ -273,6 +274,15 @@ print(Answer(app, "/readyz").status)
 def test_a_fork_begins_anew() -> None:
     """Even where the parent has answered before: a request starts the child's own thread, the parent keeps its."""
     assert in_fresh_interpreter(FORKED).splitlines() == ["200 True", "False 200", "200", "200"]
+
+
+@pytest.mark.filterwarnings("ignore:Uvicorn's native WSGI:DeprecationWarning")
+def test_an_asgi_server_has_them_in_front_of_a_wsgi_application(instrument: Instrument) -> None:
+    """On its own event loop: that calls of the application are led through ours anyway is no reason not to."""
+    instrument()
+    config = uvicorn.Config(flask_app(), interface="wsgi")
+    config.load()
+    assert isinstance(config.loaded_app, HealthMiddleware)
 
 
 def test_only_the_outermost_answers(instrument: Instrument) -> None:
