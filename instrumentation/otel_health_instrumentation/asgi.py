@@ -35,11 +35,11 @@ def lead(original: Call) -> Call:
     def called(self: Any, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if SEEN in scope:
             return original(self, scope, receive, send)
+        scope[SEEN] = True
         path = scope.get("path")
         if path is not None:
             length, beginnings = PROCESS.looked_at
             if (below_root(scope) if scope.get("root_path") else path)[:length] not in beginnings:
-                scope[SEEN] = True
                 return original(self, scope, receive, send)
         return _serve(partial(original, self), self, scope, receive, send)
 
@@ -88,7 +88,6 @@ async def _serve(call: ASGIApp, app: object, scope: Scope, receive: Receive, sen
         scope: As in ASGI, as are `receive` and `send`.
     """
     health = PROCESS.health
-    scope[SEEN] = True
     answer = None
     if health is not None and scope["type"] == "lifespan":
         life = _Lifespan(health, receive, send)

@@ -43,17 +43,17 @@ class Pages:
         self._checker = checker
         self._details = said.details
         self._probes = {f"{prefix}/{probe}": probe for probe in checker.probes}
-        self.paths = tuple(self._probes)
+        self._paths = tuple(self._probes)
         self._routes = checker.routes(
             prefix,
             details=said.details or "names",  # type: ignore[arg-type] # It was read as one of the three.
             authorize=None if said.token is None else bearer(said.token),
         )
         if exporter is not None:
-            self.paths += (said.metrics or METRICS,)
+            self._paths += (said.metrics or METRICS,)
             self._routes.append(exporter.route(said.metrics or METRICS))
-        length = min(map(len, self.paths))
-        self.beginnings: Beginnings = length, frozenset(path[:length] for path in self.paths)
+        length = min(map(len, self._paths))
+        self.beginnings: Beginnings = length, frozenset(path[:length] for path in self._paths)
 
     def find(self, scope: Scope) -> Found | None:
         """Return what answers a request, if it is for one of them."""
@@ -61,7 +61,7 @@ class Pages:
             match, parameters = route.matches(scope)
             if match is not Match.NONE:
                 asked = below_root(scope)
-                return Found(next(path for path in self.paths if asked.startswith(path)), route, parameters)
+                return Found(next(path for path in self._paths if asked.startswith(path)), route, parameters)
         return None
 
     def is_probe(self, found: Found) -> bool:

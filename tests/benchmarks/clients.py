@@ -20,7 +20,7 @@ import redis
 from otel_health import Checker
 from otel_health_instrumentation.clients import Clients
 from otel_health_instrumentation.clients.living import SETTLES
-from tests.benchmarks.interleaved import Slices, in_turns, median, ratio
+from tests.benchmarks.interleaved import Slices, in_turns, median, noise, ratio
 from tests.benchmarks.servers import apart
 from tests.servers import own_redis
 
@@ -38,12 +38,10 @@ def figures(*, quick: bool) -> dict[str, float]:
     def beside(kind: str) -> list[float]:
         return [ratio(each, kind, "as it is") for each in found]
 
-    low, _, high = statistics.quantiles(beside("again"), n=4, method="inclusive")
     return {
         "watched": statistics.median(beside("watched")),
         "followed": statistics.median(beside("followed")),
-        "noise_low": low,
-        "noise_high": high,
+        **noise(beside("again")),
         "command_us": statistics.median(median(each, "as it is") for each in found),
         "followed_us": statistics.median(median(each, "followed") for each in found),
     }

@@ -2,7 +2,7 @@
 
 import gc
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 Slices = dict[str, list[float]]
 """What each measure found, round by round."""
@@ -39,3 +39,9 @@ def ratio(found: Slices, one: str, other: str) -> float:
 def median(found: Slices, name: str) -> float:
     """The median over the rounds."""
     return statistics.median(found[name])
+
+
+def noise(ratios: Iterable[float]) -> dict[str, float]:
+    """The quartiles of how far from itself, each time that it was started anew, is what did not change."""
+    low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return {"noise_low": low, "noise_high": high}

@@ -10,7 +10,7 @@ import statistics
 from functools import partial
 from typing import Final
 
-from tests.benchmarks.interleaved import in_turns, median, ratio
+from tests.benchmarks.interleaved import in_turns, median, noise, ratio
 from tests.benchmarks.servers import Client, apart, serving
 
 PAGES: Final = {"": "page", "wsgi_": "flask"}
@@ -25,11 +25,9 @@ def figures(*, quick: bool) -> dict[str, float]:
 
 def _of(page: str, core: int | None, quick: bool) -> dict[str, float]:  # noqa: FBT001 - it is handed on.
     starts = [_started(page, core, quick) for _ in range(2 if quick else 15)]
-    low, _, high = statistics.quantiles((start["noise"] for start in starts), n=4, method="inclusive")
     return {
         "ratio": statistics.median(start["ratio"] for start in starts),
-        "noise_low": low,
-        "noise_high": high,
+        **noise(start["noise"] for start in starts),
         "page_us": statistics.median(start["page_us"] for start in starts),
         "instrumented_us": statistics.median(start["instrumented_us"] for start in starts),
     }
