@@ -17,7 +17,7 @@ run: ## Run the example service on http://127.0.0.1:$PORT (8000)
 
 test: ## Run the tests; ARGS are handed to pytest
 	@scripts/venv .venv examples,test,clients,instrumentation,observability
-	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 
 lint: ## Check style and types
 	@scripts/venv .venv examples,test,clients,instrumentation,observability,lint

@@ -1,10 +1,12 @@
 """Fixtures that every test may use."""
 
 import asyncio
+import faulthandler
 import gc
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +20,37 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("tests")
+
+# Seconds. A test's own timeout is an exception where the test happens to be: what swallows it, waits for a thread in
+# its clean-up or hangs outside of Python would hold up everybody.
+HANGS_AFTER = 330
+STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the real standard error, which is captured while a test runs."""
+    config.stash[STDERR] = os.dup(2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End the process of a test that its timeout does not end, and say where each of its threads is."""
+    watch(item)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """Go on watching over the clean-up of a test that failed: pytest cancels it, for debuggers."""
+    watch(node)
+
+
+def watch(node: pytest.Item | pytest.Collector) -> None:
+    """End this process unless somebody says otherwise in time."""
+    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True, file=node.config.stash[STDERR])
 
 
 @pytest.fixture

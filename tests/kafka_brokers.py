@@ -6,6 +6,7 @@ SIGUSR1 takes the broker down, so that connections are closed and refused, and S
 import ctypes
 import signal
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka
 
@@ -14,6 +15,7 @@ BROKER = 1
 
 def main() -> None:
     """Run until killed."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGUSR2])  # None comes while none is waited for.
     (library,) = (Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs").glob("librdkafka*")
     rdkafka = ctypes.CDLL(str(library))
     for function in (rdkafka.rd_kafka_new, rdkafka.rd_kafka_mock_cluster_new):
@@ -22,12 +24,14 @@ def main() -> None:
     client = ctypes.c_void_p(rdkafka.rd_kafka_new(0, None, ctypes.create_string_buffer(256), 256))
     cluster = ctypes.c_void_p(rdkafka.rd_kafka_mock_cluster_new(client, 1))
     rdkafka.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 10)
-    signal.signal(signal.SIGUSR1, lambda *_: rdkafka.rd_kafka_mock_broker_set_down(cluster, BROKER))
-    signal.signal(signal.SIGUSR2, lambda *_: rdkafka.rd_kafka_mock_broker_set_up(cluster, BROKER))
+    changes: dict[int, Any] = {
+        signal.SIGUSR1: rdkafka.rd_kafka_mock_broker_set_down,
+        signal.SIGUSR2: rdkafka.rd_kafka_mock_broker_set_up,
+    }
     address: bytes = rdkafka.rd_kafka_mock_cluster_bootstraps(cluster)
     print(address.decode().rpartition(":")[2], flush=True)
     while True:
-        signal.pause()
+        changes[signal.sigwait(changes)](cluster, BROKER)
 
 
 if __name__ == "__main__":

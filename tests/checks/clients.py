@@ -228,8 +228,11 @@ async def kafka_producer(port: int) -> AsyncIterator[confluent_kafka.Producer]:
 
 @asynccontextmanager
 async def kafka_consumer(port: int, group: str = "orders") -> AsyncIterator[confluent_kafka.Consumer]:
-    """A consumer of confluent-kafka that has subscribed to nothing yet; it begins at the beginning."""
-    options = {"group.id": group, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20}
+    """A consumer of confluent-kafka that has subscribed to nothing yet; it begins at the beginning.
+
+    It commits nothing: closing it would wait for that for ever where the broker has gone.
+    """
+    options = {"group.id": group, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20, "enable.auto.commit": False}
     with confluent_kafka.Consumer({**librdkafka(port), **options}) as client:
         yield client
 

@@ -41,6 +41,14 @@ def produce(server: OwnServer, topic: str, *partitions: int) -> None:
     producer.close()
 
 
+async def commit(server: OwnServer, topic: str, offsets: dict[int, int]) -> None:
+    """Commit as another consumer of the group `topic`: confluent-kafka's own hangs at times, where nothing ends it."""
+    async with aiokafka_consumer(server.port, group=topic) as consumer:
+        at = {aiokafka.TopicPartition(topic, partition): offset for partition, offset in offsets.items()}
+        consumer.assign([*at])
+        await consumer.commit(at)
+
+
 async def take_confluent(consumer: confluent_kafka.Consumer) -> None:
     """Take one message."""
     message = await asyncio.to_thread(consumer.poll, 10.0)
@@ -126,10 +134,8 @@ async def the_lag_falls(consumer: Any, take: Take) -> None:
 async def test_what_is_committed_counts_where_nothing_was_handed_over_yet(server: OwnServer, topic: str) -> None:
     """Another consumer of the group had taken one of three: two are left for its successor, before it begins."""
     produce(server, topic, 0, 0, 0)
-    partition = confluent_kafka.TopicPartition(topic, 0, 1)
+    await commit(server, topic, {0: 1})
     async with kafka_consumer(server.port, topic) as consumer:
-        consumer.assign([partition])
-        consumer.commit(offsets=[partition], asynchronous=False)
         consumer.assign([confluent_kafka.TopicPartition(topic, 0)])
 
         assert (await result_of(kafka.lag(consumer, warn=2))).observations == {"lag": 2.0}
@@ -201,11 +207,10 @@ async def it_stalls_and_gets_on(consumer: Any, take: Take) -> None:
 async def test_a_partition_that_stalls_is_seen_beside_one_that_gets_on(server: OwnServer, topic: str) -> None:
     """One partition is paused, as a poison message would: the other's progress does not hide it; leaving it ends it."""
     produce(server, topic, 0, 1, 1, 1)
+    await commit(server, topic, {0: 0, 1: 0})
     first, second = (confluent_kafka.TopicPartition(topic, number, 0) for number in (0, 1))
     async with kafka_consumer(server.port, topic) as consumer:
         consumer.assign([first, second])
-        for each in (first, second):
-            consumer.commit(offsets=[each], asynchronous=False)
         consumer.pause([first])
         check = kafka.progress(consumer, stalled_after=0.3)
         await result_of(check)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -218,11 +219,12 @@ async def test_a_forked_child_waits_for_no_export_of_its_parent(receiver: Receiv
 
 
 def forked(ask: Callable[[], object]) -> int:
-    """The process id of a child that asks, and ends well if that stops."""
+    """The process id of a child that asks, and ends well if that stops; one that hangs dies."""
     with warnings.catch_warnings(action="ignore"):  # That threads are alive is what is tested.
         child = os.fork()
     if child:
         return child
+    signal.alarm(20)
     code = 1
     try:
         ask()

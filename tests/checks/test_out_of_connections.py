@@ -13,7 +13,7 @@ import pytest
 from tests.checks.clients import WAYS, amqp_robust, nats_client
 from tests.checks.conftest import Started
 from tests.checks.results import result_of
-from tests.checks.test_faults import passes_again, probing
+from tests.checks.test_faults import passes, probing
 from tests.servers import OwnServer, RabbitMQ, own_memcached, own_nats
 
 MOST = 300
@@ -79,7 +79,7 @@ async def test_a_postgres_without_connections(servers: Started, name: str) -> No
         async with probing(WAYS[name], server.port, inner=MOST) as probe:
             assert await probe.error() in POSTGRES[name]
             await asyncio.to_thread(stack.close)
-            await passes_again(probe)
+            await passes(probe)
 
 
 @pytest.mark.parametrize("name", ["asyncmy", "sqlalchemy-pymysql", "dbapi-pymysql"])
@@ -91,7 +91,7 @@ async def test_a_mariadb_without_connections(servers: Started, name: str) -> Non
         async with probing(WAYS[name], server.port, inner=MOST) as probe:
             assert await probe.error() == "OperationalError"
             await asyncio.to_thread(stack.close)
-            await passes_again(probe)
+            await passes(probe)
 
 
 async def test_a_memcached_without_connections() -> None:
@@ -102,7 +102,7 @@ async def test_a_memcached_without_connections() -> None:
         async with probing(WAYS["memcached"], server.port, inner=MOST) as probe:
             assert await probe.error() == "MemcacheUnknownCommandError"
             stack.close()
-            await passes_again(probe)
+            await passes(probe)
 
 
 @contextmanager
@@ -128,7 +128,7 @@ async def test_a_rabbitmq_without_connections(servers: Started, name: str, told:
                 assert await probe.error() == told
                 assert (await result_of(WAYS["rabbitmq"].check(held))).status == "pass"
                 await asyncio.to_thread(stack.close)
-                await passes_again(probe)
+                await passes(probe)
 
 
 async def test_a_nats_without_connections() -> None:
@@ -138,4 +138,4 @@ async def test_a_nats_without_connections() -> None:
             assert await probe.error() == "failed"
             assert (await result_of(WAYS["nats"].check(held))).status == "pass"
             await held.close()
-            await passes_again(probe)
+            await passes(probe)
