@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from otel_health import Checker
 from otel_health.access import bearer
+from otel_health.http.negotiation import parse_query
 from otel_health.prometheus import PrometheusExporter
 from otel_health_instrumentation.configuration import Configuration
 
@@ -68,12 +69,19 @@ class Pages:
         """Return whether it is a probe that answers, or what stands below one."""
         return found.path in self._probes
 
-    def standing(self, found: Found) -> HTTPStatus:
+    def standing(self, found: Found, query: bytes) -> HTTPStatus:
         """Return what a probe answers by the state as it stands; safe from any thread."""
-        probe, below = self._probes[found.path], found.parameters["path_params"]["component"].removesuffix("/")
-        report = self._checker.report(probe) if not below else self._checker.report_one(probe, below)
+        parsed = parse_query(query)
+        if parsed is None:
+            return HTTPStatus.BAD_REQUEST
         # Where anyone may see the status alone, nobody learns the names of components by asking for them.
-        if report is None or (below and self._details == "status"):
+        secret = self._details == "status"
+        probe, below = self._probes[found.path], found.parameters["path_params"]["component"].removesuffix("/")
+        if below:
+            report = None if secret else self._checker.report_one(probe, below)
+        else:
+            report = self._checker.report(probe, exclude=() if secret else parsed[1])
+        if report is None:
             return HTTPStatus.NOT_FOUND
         return HTTPStatus.OK if report.status.up else HTTPStatus.SERVICE_UNAVAILABLE
 

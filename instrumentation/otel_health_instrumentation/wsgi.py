@@ -123,7 +123,8 @@ def _answer(health: Health, app: object, environ: Environ) -> _Answer | None:
         # A check blocks the loop of our thread, which says nothing of the application: what is known is known here too.
         told.cancel()
         answer = _Answer()
-        answer.status = _line(health.pages.standing(found) if is_probe else HTTPStatus.SERVICE_UNAVAILABLE)
+        known = health.pages.standing(found, scope["query_string"]) if is_probe else HTTPStatus.SERVICE_UNAVAILABLE
+        answer.status = _line(known)
         answer.headers = [("cache-control", "no-store")]
     return answer
 

@@ -144,6 +144,8 @@ def test_a_thread_that_is_stuck_restarts_nobody(instrument: Instrument, monkeypa
         assert time.monotonic() - begun < 5
         assert statuses == {"/livez": 200, "/readyz/": 503, "/livez/database": 404, "/metrics": 503}
         assert Answer(app, "/readyz/database").status == 503
+        assert Answer(app, "/readyz", QUERY_STRING="exclude=database").status == 200
+        assert Answer(app, "/readyz", QUERY_STRING="exclude=x&" * 1000).status == 400
         assert Answer(app, "/livez").headers["cache-control"] == "no-store"
         assert Answer(app, "/").body == "hello"
     finally:
@@ -164,6 +166,7 @@ def test_a_thread_that_is_stuck_tells_nobody_of_components(instrument: Instrumen
     assert blocked.wait(10)
     try:
         assert Answer(app, "/readyz/database").status == 404
+        assert Answer(app, "/readyz", QUERY_STRING="exclude=database").status == 503
     finally:
         over.set()
 
