@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 PARENT = '''
-import asyncio, logging, os, signal, sys, threading, time, warnings
+import asyncio, faulthandler, logging, os, signal, sys, threading, time, warnings
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # That threads are alive is what is tested.
 from otel_health import Checker, Status
 from otel_health.lifecycle import Drain, LivenessServer, LoopMonitor
@@ -19,11 +19,11 @@ logging.getLogger("otel_health").addHandler(logging.NullHandler())
 logging.getLogger("otel_health").propagate = False
 
 def in_child(ask):
-    """What `ask` prints in a forked child, which dies of a deadlock."""
+    """What `ask` prints in a forked child, which dies of a deadlock and says where it is."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        signal.alarm(20)
+        faulthandler.dump_traceback_later(20, exit=True)
         try:
             ask()
             sys.stdout.flush()
