@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+import math
 import random
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -17,6 +18,9 @@ SPARE_ENTRIES: Final = 128
 
 SECOND_LOOK: Final = 1.0
 """Seconds within which an outcome that differs from the state is followed by another run."""
+
+SLACK: Final = 0.01
+"""Seconds by which an item that is due in a second or later may be put off, so that one waking serves many."""
 
 BATCH_ITEMS: Final = 128
 """At most so many items are renewed before the loop gets its turn."""
@@ -39,6 +43,7 @@ class Schedule(Generic[Item]):
         self._last: dict[Item, int] = {}
         """The `put` that counts for each item; what earlier ones left in the heap is passed over."""
         self._sequence = 0
+        self._phase = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -50,6 +55,7 @@ class Schedule(Generic[Item]):
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to call on this loop."""
         self._loop = loop
+        self._phase = random.uniform(0.0, SLACK)  # The processes of a host are not to wake at the same moments.
 
     def stop(self) -> None:
         """Forget everything and call no more."""
@@ -69,6 +75,8 @@ class Schedule(Generic[Item]):
         if self._loop is None:
             return
         due = self._clock() + max(delay, 0.0)
+        if delay >= 1.0:
+            due = self._phase + math.ceil((due - self._phase) / SLACK) * SLACK
         self._sequence += 1
         self._last[item] = self._sequence
         if len(self._heap) > 2 * len(self._last) + SPARE_ENTRIES:
