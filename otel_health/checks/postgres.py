@@ -128,9 +128,9 @@ def replication_lag(replica: Pool, *, warn: float, fail: float | None = None) ->
 def pool_use(pool: Pool, *, warn: float = 0.9) -> CheckFunc:
     """Return a check that the pool has connections to spare; observes `pool_use`, and never fails.
 
-    `pool_use` is the share of the pool's maximum that is in use. For psycopg that includes connections being opened,
-    and requests that wait for one, so it can be more than 1. It asks the pool, not the server. Cost: none. Every 5 to
-    10 s is fine.
+    `pool_use` is the share of the pool's maximum that is in use. For psycopg that includes requests that wait for a
+    connection, so it can be more than 1, and connections being opened, but for a pool's first ones. It asks the pool,
+    not the server. Cost: none. Every 5 to 10 s is fine.
 
     Args:
         pool: The pool that the application uses.
@@ -146,12 +146,18 @@ def pool_use(pool: Pool, *, warn: float = 0.9) -> CheckFunc:
     require_shares("postgres.pool_use", most=10, warn=warn)
     _require_pool(pool)
 
+    opened = False
+
     async def measure() -> float:
+        nonlocal opened
         if _is_asyncpg(pool):
             return (pool.get_size() - pool.get_idle_size()) / pool.get_max_size()
         now = cast("PsycopgPool", pool).get_stats()
-        wanted = now["pool_size"] - now["pool_available"] + now.get("requests_waiting", 0)
-        return wanted / max(now["pool_max"], 1)
+        waiting = now.get("requests_waiting", 0)
+        # A pool that has just been made counts what it has only begun to open: nobody was given that yet.
+        opened = opened or now["pool_available"] > 0 or now.get("requests_num", 0) > waiting
+        used = now["pool_size"] - now["pool_available"] if opened else 0
+        return (used + waiting) / max(now["pool_max"], 1)
 
     return threshold(measure, warn=warn, observation="pool_use")
 

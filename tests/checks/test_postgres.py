@@ -173,6 +173,17 @@ async def test_who_waits_for_a_connection_counts(server: OwnServer) -> None:
             assert (await result_of(postgres.pool_use(pool))).observations == {"pool_use": 1.5}
 
 
+@pytest.mark.parametrize("opened", [psycopg_async, psycopg_sync])
+async def test_a_pool_that_opens_its_first_connections_is_not_used_up(opened: Any) -> None:
+    """Nobody has them yet: a service that starts is not told that its pool is full."""
+    async with opened(free_port(), min_size=2, max_size=2) as pool:
+        assert pool.get_stats()["pool_size"] == 2
+
+        result = await result_of(postgres.pool_use(pool))
+
+        assert (result.status, result.observations) == ("pass", {"pool_use": 0.0})
+
+
 @pools
 async def test_somebody_elses_aborted_transaction_is_not_ours(server: OwnServer, opened: Any) -> None:
     """The application's transaction is in ruins: the check uses another connection and passes."""
