@@ -33,6 +33,7 @@ STANDARD_PROBES: Final = (LIVEZ, READYZ, STARTUPZ, HEALTHZ)
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 _NAME_RULE: Final = "use 1 to 64 letters, digits, '_', '.' or '-', beginning with a letter or digit"
+_MAKER_RULE: Final = "what makes a check function is none; call it, and register what it returns"
 _RETURN_RULE: Final = (
     "a check returns None or True to pass, False to fail, or a mapping of at most "
     f"{MAX_OBSERVATIONS} names to finite numbers; where finishing is passing, use completes(function, *args)"
@@ -135,10 +136,7 @@ class Check:
         """
         subject = f"check {self.name!r}"
         require_name(self.name, "check")
-        if not callable(self.function):
-            raise TypeError(
-                f"{subject}: {type(self.function).__name__} cannot be called; pass the function, not its result"
-            )
+        require_callable(subject, self.function)
         _require_no_arguments(subject, self.function)
         require_seconds(subject, "timeout", self.timeout)
         require_seconds(subject, "interval", self.interval)
@@ -187,11 +185,30 @@ class Check:
 _OPTIONS: Final = tuple(field.name for field in fields(Check) if field.name not in {"name", "function"})
 
 
-def _require_no_arguments(subject: str, function: Callable[..., object], what: str = "a check") -> None:
+def require_callable(subject: str, function: object) -> None:
+    """Refuse what cannot be called, as the result of a check cannot, and what only makes a check function.
+
+    The latter would look at nothing, and where finishing is passing it would always pass.
+    """
+    if not callable(function):
+        raise TypeError(f"{subject}: {type(function).__name__} cannot be called; pass the function, not its result")
+    signature = _signature_of(function)
+    if signature is not None and signature.return_annotation in (CheckFunc, "CheckFunc"):
+        raise TypeError(
+            f"{subject}: the function makes a check function and is none; call it, and pass what it returns"
+        )
+
+
+def _signature_of(function: Callable[..., object]) -> inspect.Signature | None:
     try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # Some callables of C have no signature; their first run will tell.
-        return
+        return inspect.signature(function)
+    except (TypeError, ValueError):  # Some callables of C have none; their first run will tell.
+        return None
+
+
+def _require_no_arguments(subject: str, function: Callable[..., object], what: str = "a check") -> None:
+    signature = _signature_of(function)
+    parameters = () if signature is None else signature.parameters.values()
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [each.name for each in parameters if each.default is each.empty and each.kind not in optional]
     if needed:
@@ -299,7 +316,11 @@ def in_thread(function: Callable[[], CheckReturn]) -> CheckFunc:
 
     Plain functions run in a thread anyway; this is for callables that only seem to be coroutine functions
     (a decorator that marks them so), and says the intention where a reader might wonder.
+
+    Raises:
+        TypeError: The function cannot be called, or makes a check function and is none.
     """
+    require_callable("in_thread", function)
 
     def check() -> CheckReturn:
         return function()
@@ -310,9 +331,13 @@ def in_thread(function: Callable[[], CheckReturn]) -> CheckFunc:
 def completes(function: Callable[..., object], /, *args: object) -> CheckFunc:
     """Return a check function for which finishing is passing, whatever `function(*args)` returns.
 
+    Raises:
+        TypeError: The function cannot be called, or makes a check function, which looks at nothing yet.
+
     Example:
         >>> checker.add("postgres", completes(pool.fetchval, "SELECT 1"))
     """
+    require_callable("completes", function)
     if is_async(function):
 
         async def check() -> None:
@@ -372,7 +397,7 @@ def _judge(check: Check, ending: Ending, checked_at: float) -> CheckResult:
                 raise ValueError(f"returned {type(value).__name__}")
             observations = observed(value)
         except BaseException as exception:  # noqa: BLE001 - a foreign mapping may raise anything; that is its verdict.
-            message = redact(f"{describe(exception)}: {_RETURN_RULE}")
+            message = redact(f"{describe(exception)}: {_MAKER_RULE if callable(value) else _RETURN_RULE}")
             return CheckResult(check.name, Status.FAIL, duration, checked_at, ErrorType.INVALID_RESULT, message)
     if check.warn_after is not None and duration is not None and duration >= check.warn_after:
         message = f"took {duration:.3f} s; warn_after is {check.warn_after:g} s"

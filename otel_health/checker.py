@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from inspect import isasyncgenfunction
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -361,7 +362,18 @@ class Checker:
         return self._lifespan(None, app)
 
     def lifespan_with(self, lifespan: Lifespan) -> Lifespan:
-        """Return a lifespan that opens the application's own first, and the Checker inside it."""
+        """Return a lifespan that opens the application's own first, and the Checker inside it.
+
+        Raises:
+            TypeError: It cannot be called, or is a bare generator.
+        """
+        if not callable(lifespan) or isinstance(lifespan, AbstractAsyncContextManager):
+            raise TypeError(
+                f"lifespan_with: a {type(lifespan).__name__} is no lifespan; pass a function of the application, "
+                "and not its result"
+            )
+        if isasyncgenfunction(lifespan):
+            raise TypeError(f"lifespan_with: decorate {lifespan.__name__} with contextlib.asynccontextmanager")
         return partial(self._lifespan, lifespan)
 
     @asynccontextmanager

@@ -19,6 +19,7 @@ from otel_health.check import (
     is_async,
     judge,
     observed,
+    require_callable,
     require_count,
     require_name,
     require_seconds,
@@ -170,7 +171,9 @@ def threshold(
 
     Raises:
         ValueError: Neither limit is given, they are out of order, or the observation's name is ill-formed.
+        TypeError: `measure` cannot be called.
     """
+    require_callable("threshold", measure)
     require_name(observation, "observation")
     limits = observed({name: value for name, value in (("warn", warn), ("fail", fail)) if value is not None})
     if not limits:

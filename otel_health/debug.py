@@ -68,7 +68,7 @@ def debug_routes(
     """
     if not callable(authorize):
         raise TypeError(
-            f"debug_routes: authorize={authorize!r} cannot be called; pass a function of the request, such as "
+            f"debug_routes: authorize is a {type(authorize).__name__}; pass a function of the request, such as "
             "otel_health.access.bearer(token)"
         )
     if not prefix.startswith("/") or prefix.endswith("/"):

@@ -1,19 +1,20 @@
 """Check functions, their policy and what their outcomes mean."""
 
 import asyncio
-import functools
 import math
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_health import Check, Checker, Degraded, ErrorType, Failed, Status, completes, in_thread
+from otel_health import Check, Checker, Degraded, ErrorType, Failed, Status, completes, in_thread, threshold
 from otel_health.check import is_async, judge
+from otel_health.checks import cgroup, disk, redis
 from otel_health.prometheus import PrometheusExporter
 from tests.doubles import eventually, passing
 
@@ -293,6 +294,48 @@ def test_the_result_of_a_check_is_no_check() -> None:
         Checker().add("redis", True)  # type: ignore[arg-type]
 
 
+def test_what_makes_a_check_function_is_none() -> None:
+    """A factory that nobody called would look at nothing; `completes` around it would pass for ever."""
+    client: Any = object()
+    for name, function in {
+        "memory": cgroup.memory,
+        "redis": partial(redis.answers, client),
+        "disk": disk.usage,
+    }.items():
+        with pytest.raises(
+            TypeError, match=f"check '{name}': the function makes a check function and is none; call it"
+        ):
+            Checker().add(name, function)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="completes: the function makes a check function"):
+        completes(redis.answers, client)
+
+
+async def test_a_check_that_returns_a_function_is_told_to_be_called() -> None:
+    """Where nothing in its signature says so, its first run does."""
+    checker = Checker()
+    checker.add("redis", lambda: passing())  # type: ignore[arg-type, return-value]
+
+    result = (await checker.run()).components["redis"].result
+
+    assert result is not None
+    assert result.error_type is ErrorType.INVALID_RESULT
+    assert result.message == (
+        "returned function: what makes a check function is none; call it, and register what it returns"
+    )
+
+
+def test_what_stands_around_a_check_wants_a_function_too() -> None:
+    """Refused where it is written, not at each run."""
+    arounds: dict[str, Callable[[Any], object]] = {
+        "completes": completes,
+        "in_thread": in_thread,
+        "threshold": partial(threshold, warn=1.0),
+    }
+    for name, around in arounds.items():
+        with pytest.raises(TypeError, match=f"{name}: int cannot be called; pass the function, not its result"):
+            around(3)
+
+
 def test_livez_takes_only_local_checks() -> None:
     """A failing dependency must never restart the fleet."""
     with pytest.raises(ValueError, match="livez takes only checks declared local=True"):
@@ -326,11 +369,11 @@ def asynchronous(*_: object) -> Callable[[], object]:
     [
         (passing(), True),
         (AsyncCallable(), True),
-        (functools.partial(AsyncCallable(), 1), True),
-        (functools.partial(functools.partial(passing())), True),
+        (partial(AsyncCallable(), 1), True),
+        (partial(partial(passing())), True),
         (AsyncCallable().__call__, True),
         (lambda: None, False),
-        (functools.partial(print), False),
+        (partial(print), False),
         (in_thread(lambda: None), False),
     ],
 )

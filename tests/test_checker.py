@@ -817,6 +817,18 @@ async def test_the_applications_lifespan_surrounds_the_checkers() -> None:
     assert log == ["application opened", "checked", "application closed"]
 
 
+def test_what_is_no_lifespan_is_refused() -> None:
+    """Where it is written, not when the application starts."""
+
+    async def bare(_: object) -> AsyncIterator[None]:
+        yield
+
+    with pytest.raises(TypeError, match="a _AsyncGeneratorContextManager is no lifespan; pass a function"):
+        Checker().lifespan_with(lifespan_log([])(Starlette()))
+    with pytest.raises(TypeError, match=r"lifespan_with: decorate bare with contextlib\.asynccontextmanager"):
+        Checker().lifespan_with(bare)  # type: ignore[arg-type]
+
+
 async def test_the_checker_is_a_lifespan_by_itself() -> None:
     """`Starlette(lifespan=checker.lifespan)`."""
     checker = Checker()

@@ -818,8 +818,9 @@ def test_options_that_make_no_sense_are_refused() -> None:
         checker.routes(details="all")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="prefix='health' must begin with '/'"):
         checker.routes("health")
-    with pytest.raises(TypeError, match="cannot be called"):
-        checker.asgi(authorize="token")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="authorize is a str; pass a function of the request, such as") as caught:
+        checker.asgi(authorize="hunter2")  # type: ignore[arg-type]
+    assert "hunter2" not in str(caught.value)
 
 
 async def test_the_application_opens_the_checker_when_it_is_served_by_itself() -> None:

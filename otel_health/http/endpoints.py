@@ -372,7 +372,11 @@ def require_details(details: object, authorize: object) -> None:
     if details not in render.DETAILS:
         raise ValueError(f"details={details!r} must be one of {', '.join(map(repr, render.DETAILS))}")
     if authorize is not None and not callable(authorize):
-        raise TypeError(f"authorize={authorize!r} cannot be called; pass a function of the request")
+        # Not what it is: as a rule it is the token itself.
+        raise TypeError(
+            f"authorize is a {type(authorize).__name__}; pass a function of the request, such as "
+            "otel_health.access.bearer(token)"
+        )
 
 
 def _path(scope: Scope) -> str:
