@@ -17,7 +17,9 @@ from otel_health.observability.rules import Options, rules
 from tests.servers import program
 
 ROOT = Path(__file__).parent.parent.parent
-INSTRUMENTS = re.compile(r"otel_health\.((check|probe|recovery|task)\.\w+|event_loop\.lag|unhandled_exceptions)")
+INSTRUMENTS = re.compile(
+    r"otel_health\.((check|probe|recovery|registration|task)\.\w+|event_loop\.lag|unhandled_exceptions)"
+)
 CASES = [
     [],
     ["--selector", 'job="orders"', "--slo", "99.5", "--slo-days", "7"],
