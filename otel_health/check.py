@@ -202,8 +202,8 @@ def require_callable(subject: str, function: object) -> None:
 def _signature_of(function: Callable[..., object]) -> inspect.Signature | None:
     try:
         return inspect.signature(function)
-    except (TypeError, ValueError):  # Some callables of C have none; their first run will tell.
-        return None
+    except Exception:  # noqa: BLE001 - callables of C may have none, and annotations name what is not there.
+        return None  # The first run will tell.
 
 
 def _require_no_arguments(subject: str, function: Callable[..., object], what: str = "a check") -> None:

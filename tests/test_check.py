@@ -324,6 +324,23 @@ async def test_a_check_that_returns_a_function_is_told_to_be_called() -> None:
     )
 
 
+def test_whose_signature_cannot_be_told_is_a_check_all_the_same() -> None:
+    """As of what is annotated with names that only type checkers know, where Python evaluates those."""
+
+    class Unknown:
+        @property
+        def __signature__(self) -> Any:
+            raise NameError("name 'Pool' is not defined")
+
+        def __call__(self) -> None:
+            """Pass."""
+
+    checker = Checker()
+    checker.add("database", Unknown())
+
+    assert checker.names == ("database",)
+
+
 def test_what_stands_around_a_check_wants_a_function_too() -> None:
     """Refused where it is written, not at each run."""
     arounds: dict[str, Callable[[Any], object]] = {
