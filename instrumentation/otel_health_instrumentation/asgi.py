@@ -1,5 +1,6 @@
 """Health in front of an ASGI application."""
 
+import asyncio
 import inspect
 import sys
 from collections.abc import Awaitable, Callable
@@ -11,10 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from otel_health_instrumentation.claims import claims
 from otel_health_instrumentation.guard import guarded
 from otel_health_instrumentation.health import PROCESS, Health
-from otel_health_instrumentation.pages import Found, below_root
-
-SEEN: Final = "otel_health_instrumentation"
-"""Marks what has been here: of several applications inside each other only the outermost answers."""
+from otel_health_instrumentation.pages import SEEN, Found, below_root
 
 LED: Final = "_otel_health_leads_asgi"
 """Marks the methods that lead the calls of an ASGI application through ours."""
@@ -87,21 +85,29 @@ async def _serve(call: ASGIApp, app: object, scope: Scope, receive: Receive, sen
         app: The application that is called, which may have routes of its own.
         scope: As in ASGI, as are `receive` and `send`.
     """
-    health = PROCESS.health
+    health = PROCESS.health if _runs_asyncio() else None
     answer = None
     if health is not None and scope["type"] == "lifespan":
         life = _Lifespan(health, receive, send)
         receive, send = life.receive, life.send
-    elif health is not None and scope["type"] == "http":
+    elif health is not None and scope["type"] == "http" and SEEN not in scope.get("wsgi_environ", ()):
         await health.open()
         with guarded("answer a probe"):
             answer = _answer(health, app, scope)
     await (answer or call)(scope, receive, send)
 
 
+def _runs_asyncio() -> bool:
+    """Whether the server has an event loop of asyncio's, and not trio's: on no other can checks run."""
+    with guarded("run on this server's event loop, which is not asyncio's"):
+        asyncio.get_running_loop()
+        return True
+    return False
+
+
 def _answer(health: Health, app: object, scope: Scope) -> Found | None:
     found = health.pages.find(scope)
-    return None if found is None or claims(app, found.path) else found
+    return None if found is None or claims(app, found.path, found.below) else found
 
 
 class _Lifespan:

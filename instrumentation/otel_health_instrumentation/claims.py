@@ -11,38 +11,44 @@ Find = Callable[[str], Hashable | None]
 """What an application would answer a path with, told apart from what it would answer others with; None is a 404."""
 
 STRANGER: Final = "-which-nobody-has"
-INNER: Final = ("app", "application", "wsgi")
+INNER: Final = ("app", "application", "wsgi", "other_asgi_app", "wsgi_application")
 """Where middlewares keep what they wrap."""
 
 DEPTH: Final = 32
 
 
-def claims(app: object, path: str) -> bool:
-    """Return whether the application names this path itself, with or without a slash behind it.
+def claims(app: object, path: str, below: str = "") -> bool:
+    """Return whether the application names this path itself, or what is asked for below it.
 
     A route that would take another path as well (a page for whatever is not found, `/{name}`, an application mounted at
     the root) is no claim. Neither is what an application of a kind that is not known here may do.
+
+    Args:
+        app: The application.
+        path: That of a page of ours; a slash behind it makes no difference.
+        below: What stands behind it in the request, such as `/ready`.
     """
-    if _is_mounted(app, path):
+    below = below.rstrip("/")
+    if _is_mounted(app, path, below):
         return True
     find = _finder(app)
     if find is None:
         return False
-    for slash in ("", "/"):
-        found = find(path + slash)
-        if found is not None and found != find(path + STRANGER + slash):
+    for rest in dict.fromkeys(("", "/", below, f"{below}/")):
+        found = find(path + rest)
+        if found is not None and found != find(path + STRANGER + rest):
             return True
     return False
 
 
-def _is_mounted(app: object, path: str) -> bool:
+def _is_mounted(app: object, path: str, below: str) -> bool:
     """Whether a middleware outside or inside of the application, as werkzeug's dispatcher, has another at this path."""
+    asked = f"{path}{below}/"
     for _ in range(DEPTH):
         mounts = getattr(app, "mounts", None)
-        if isinstance(mounts, dict) and path in mounts:
+        if isinstance(mounts, dict) and any(at.startswith(path) and asked.startswith(f"{at}/") for at in mounts):
             return True
-        # A method of that name, as of every Flask, leads nowhere; what was put in its place does.
-        inner = _inner(app) or getattr(app, "__dict__", {}).get("wsgi_app")
+        inner = _inner(app)
         if inner is None:
             return False
         app = inner
@@ -50,7 +56,12 @@ def _is_mounted(app: object, path: str) -> bool:
 
 
 def _inner(app: object) -> object | None:
-    return next((found for name in INNER if (found := getattr(app, name, None)) is not None), None)
+    by_protocol = getattr(app, "application_mapping", None)  # Django's Channels have one for each.
+    if isinstance(by_protocol, dict):
+        return by_protocol.get("http")
+    # A method of that name, as of every Flask, leads nowhere; what was put in its place does.
+    held = getattr(app, "__dict__", {}).get("wsgi_app")
+    return next((found for name in INNER if (found := getattr(app, name, None)) is not None), held)
 
 
 def _finder(app: object) -> Find | None:

@@ -15,6 +15,9 @@ Details = Literal["status", "names", "full"]
 PREFIX: Final = "OTEL_HEALTH_"
 NONE: Final = "none"
 
+LONGEST: Final = 1e9
+"""Seconds, of which some thirty years are; for what takes longer nobody can wait (`threading.TIMEOUT_MAX`)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
@@ -105,8 +108,8 @@ def _seconds(value: object) -> float:
         seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise ValueError("must be a number of seconds above 0")
+    if not 0 < seconds < LONGEST:
+        raise ValueError("must be a number of seconds above 0, and below a thousand million")
     return seconds
 
 
@@ -153,8 +156,8 @@ def _path(value: object) -> str:
 
 
 def _path_or_none(value: object) -> str:
-    if value != NONE and (not str(value).startswith("/") or str(value).endswith("/")):
-        raise ValueError("must be none, or begin with '/' and not end with it, such as /metrics")
+    if value != NONE and (not str(value).startswith("/") or str(value).endswith("/") or "{" in str(value)):
+        raise ValueError("must be none, or begin with '/' and not end with it, such as /metrics, without parameters")
     return str(value)
 
 

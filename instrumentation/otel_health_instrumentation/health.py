@@ -68,15 +68,15 @@ class Health:
         PROCESS.look_at(EVERYTHING, self)
 
     async def open(self) -> None:
-        """Run the checks on this event loop from now on, unless they run already."""
-        if self.checker.is_open:
+        """Run the checks on this event loop from now on, unless they run already, or this was left meanwhile."""
+        if self.checker.is_open or PROCESS.health is not self:
             return
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop, self._opening = loop, asyncio.Lock()
-        async with self._opening:
-            if not self.checker.is_open:
-                with guarded("start the checks"):
+        with guarded("start the checks"):
+            loop = asyncio.get_running_loop()
+            if loop is not self._loop:
+                self._loop, self._opening = loop, asyncio.Lock()
+            async with self._opening:
+                if not self.checker.is_open:
                     await self._open()
 
     async def _open(self) -> None:
@@ -84,8 +84,9 @@ class Health:
             # Whoever asks first, perhaps for readiness, is to hear of the clients that there are.
             with guarded("look at the clients"):
                 await self.clients.settle()
-        self._opened = opened = AsyncExitStack()
+        opened = AsyncExitStack()
         await opened.enter_async_context(self.checker)
+        self._opened = opened
         if self.clients is not None:
             self.clients.watch()
         workers = await self._find_workers(opened)

@@ -15,6 +15,12 @@ from otel_health_instrumentation.configuration import Configuration
 
 METRICS: Final = "/metrics"
 
+SEEN: Final = "otel_health.seen"
+"""Marks requests that have been here: of several applications inside each other only the outermost answers.
+
+It has a dot: in WSGI whatever has none is a text (PEP 3333).
+"""
+
 Beginnings = tuple[int, frozenset[str]]
 """How paths begin, in so many characters: whether one does is told by a single look."""
 
@@ -26,7 +32,9 @@ class Found(NamedTuple):
     """What answers a request, as an ASGI application."""
 
     path: str
-    """The page's own path, without what may stand below it."""
+    """The page's own path."""
+    below: str
+    """What stands below it in the request."""
     route: BaseRoute
     parameters: Mapping[str, Any]
 
@@ -44,25 +52,28 @@ class Pages:
         self._checker = checker
         self._details = said.details
         self._probes = {f"{prefix}/{probe}": probe for probe in checker.probes}
-        self._paths = tuple(self._probes)
-        self._routes = checker.routes(
+        (probes,) = checker.routes(
             prefix,
             details=said.details or "names",  # type: ignore[arg-type] # It was read as one of the three.
             authorize=None if said.token is None else bearer(said.token),
         )
+        pages = dict.fromkeys(self._probes, probes)
         if exporter is not None:
-            self._paths += (said.metrics or METRICS,)
-            self._routes.append(exporter.route(said.metrics or METRICS))
-        length = min(map(len, self._paths))
-        self.beginnings: Beginnings = length, frozenset(path[:length] for path in self._paths)
+            metrics = said.metrics or METRICS
+            pages.setdefault(metrics, exporter.route(metrics))
+        # The metrics may stand below a probe, and are no component of it.
+        self._pages = sorted(pages.items(), key=lambda page: -len(page[0]))
+        length = min(map(_plain, pages))
+        self.beginnings: Beginnings = length, frozenset(path[:length] for path in pages)
 
     def find(self, scope: Scope) -> Found | None:
         """Return what answers a request, if it is for one of them."""
-        for route in self._routes:
-            match, parameters = route.matches(scope)
-            if match is not Match.NONE:
-                asked = below_root(scope)
-                return Found(next(path for path in self._paths if asked.startswith(path)), route, parameters)
+        asked = below_root(scope)
+        for path, route in self._pages:
+            if asked.startswith(path):
+                match, parameters = route.matches(scope)
+                if match is not Match.NONE:
+                    return Found(path, asked.removeprefix(path), route, parameters)
         return None
 
     def is_probe(self, found: Found) -> bool:
@@ -84,6 +95,11 @@ class Pages:
         if report is None:
             return HTTPStatus.NOT_FOUND
         return HTTPStatus.OK if report.status.up else HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def _plain(path: str) -> int:
+    """Return how many letters it begins with that WSGI, where texts are bytes in disguise, has as they are."""
+    return next((at for at, letter in enumerate(path) if not letter.isascii()), len(path))
 
 
 def below_root(scope: Scope) -> str:

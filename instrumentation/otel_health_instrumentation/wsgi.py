@@ -10,10 +10,7 @@ from starlette.types import Message, Scope
 from otel_health_instrumentation.claims import claims
 from otel_health_instrumentation.guard import guarded
 from otel_health_instrumentation.health import PROCESS, Health
-from otel_health_instrumentation.pages import Found
-
-SEEN: Final = "otel_health_instrumentation"
-"""Marks what has been here: of several applications inside each other only the outermost answers."""
+from otel_health_instrumentation.pages import SEEN, Found
 
 LED: Final = "_otel_health_leads_wsgi"
 """Marks the methods that lead the calls of a WSGI application through ours."""
@@ -78,13 +75,13 @@ def _serve(call: Application, app: object, environ: Environ, start_response: Sta
     """
     health = PROCESS.health
     answer = None
-    if health is not None and health.start():
+    if health is not None and SEEN not in environ.get("asgi.scope", ()) and health.start():
         with guarded("answer a probe"):
             answer = _answer(health, app, environ)
     if answer is None:
         return call(environ, start_response)
     start_response(answer.status, answer.headers)
-    return [answer.body]
+    return [b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body]
 
 
 class _Answer:
@@ -112,7 +109,7 @@ def _answer(health: Health, app: object, environ: Environ) -> _Answer | None:
     """What is to be answered; None where the application has to."""
     scope = _scope(environ)
     found = health.pages.find(scope)
-    if found is None or claims(app, found.path):
+    if found is None or claims(app, found.path, found.below):
         return None
     is_probe = health.pages.is_probe(found)
     answer = _Answer()

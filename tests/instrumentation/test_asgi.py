@@ -15,9 +15,9 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from otel_health_instrumentation import HealthInstrumentor, HealthMiddleware
+from otel_health_instrumentation import HealthInstrumentor, HealthMiddleware, guard
 from otel_health_instrumentation.health import PROCESS
-from otel_health_instrumentation.pages import NOTHING
+from otel_health_instrumentation.pages import NOTHING, SEEN
 from tests.doubles import failing
 from tests.instrumentation.asking import asking, living
 from tests.instrumentation.conftest import Instrument
@@ -109,6 +109,21 @@ async def test_the_applications_own_route_is_left_alone(instrument: Instrument) 
         assert (await client.get("/livez")).json() == {"status": "pass", "checks": {}}
 
 
+async def test_so_are_those_below_a_page_of_ours(instrument: Instrument) -> None:
+    """That nothing of the application's stands at the page itself is no reason to take what it has there."""
+    instrument().gate("database", ready=True)
+    app = Starlette(routes=[Route("/healthz/ready", hello)])
+
+    async with asking(app) as client:
+        answers = {path: await client.get(f"/healthz{path}") for path in ("/ready", "/database", "/nobody", "")}
+        assert answers.pop("/ready").text == "hello"
+        assert {path: answer.status_code for path, answer in answers.items()} == {
+            "/database": 200,
+            "/nobody": 404,
+            "": 200,
+        }
+
+
 async def test_only_the_outermost_application_answers(instrument: Instrument) -> None:
     """What is mounted in it is a part of it, and has no probes of its own."""
     instrument()
@@ -118,6 +133,22 @@ async def test_only_the_outermost_application_answers(instrument: Instrument) ->
         assert (await client.get("/part/")).text == "hello"
         assert (await client.get("/part/livez")).status_code == 404
         assert (await client.get("/livez")).status_code == 200
+
+
+async def test_not_within_a_wsgi_application(instrument: Instrument) -> None:
+    """What adapts one to the other hands on the request that it was given, where we have left our mark."""
+    instrument()
+    scope = {"type": "http", "method": "GET", "path": "/livez", "headers": [], "query_string": b""}
+    sent: list[Any] = []
+
+    async def never() -> Any:
+        raise AssertionError("there is no body")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await starlette()({**scope, "wsgi_environ": {SEEN: True}}, never, send)
+    assert sent[0]["status"] == 404
 
 
 async def test_below_the_root_path_of_the_server(instrument: Instrument) -> None:
@@ -141,6 +172,23 @@ async def test_what_the_operator_says_of_paths_and_details(instrument: Instrumen
         assert (await client.get("/health/readyz")).json() == {"status": "warn"}
         full = await client.get("/health/readyz", headers={"authorization": f"Bearer {token}"})
         assert set(full.json()["checks"]) == {"database"}
+
+
+async def test_the_metrics_may_stand_below_a_probe(instrument: Instrument) -> None:
+    """There they are no component of it."""
+    instrument(metrics="/healthz/metrics")
+
+    async with asking(starlette()) as client:
+        assert "otel_health_probe_up" in (await client.get("/healthz/metrics")).text
+        assert (await client.get("/healthz")).json() == {"status": "pass", "checks": {}}
+
+
+async def test_a_prefix_may_have_any_letters(instrument: Instrument) -> None:
+    """They are told apart where a server has decoded them."""
+    instrument(prefix="/santé")
+
+    async with asking(starlette()) as client:
+        assert [(await client.get("/sant%C3%A9/livez")).status_code for _ in range(2)] == [200, 200]
 
 
 async def test_no_metrics_where_nobody_wants_them(instrument: Instrument) -> None:
@@ -201,6 +249,48 @@ async def test_a_life_that_ends_after_it_was_left_leads_nothing_through_ours(ins
     async with living(starlette()):
         HealthInstrumentor().uninstrument()
     assert PROCESS.looked_at == NOTHING
+
+
+async def test_an_application_that_leaves_it_while_it_starts_has_no_checks(instrument: Instrument) -> None:
+    """Nothing begins that nobody would end."""
+    checker = instrument()
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        HealthInstrumentor().uninstrument()
+        yield
+
+    async with living(Starlette(lifespan=lifespan)):
+        assert not checker.is_open
+
+
+def test_on_an_event_loop_that_is_not_asyncios_the_application_is_left_alone(
+    instrument: Instrument, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as trio's: its lifespan and its requests pass, and one log line says so."""
+    monkeypatch.setattr(guard, "_told", set())
+    checker = instrument()
+
+    def asked(scope: dict[str, Any]) -> list[Any]:
+        heard = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return next(heard)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        with pytest.raises(StopIteration):
+            starlette()(scope, receive, send).__await__().send(None)
+        return sent
+
+    http = {"type": "http", "method": "GET", "headers": [], "query_string": b""}
+    assert asked({"type": "lifespan", "state": {}})[-1] == {"type": "lifespan.shutdown.complete"}
+    assert [asked({**http, "path": path})[0]["status"] for path in ("/", "/livez")] == [200, 404]
+    assert not checker.is_open
+    (line,) = caplog.messages
+    assert "could not run on this server's event loop" in line
 
 
 async def test_a_failing_check_fails_its_probe(instrument: Instrument) -> None:

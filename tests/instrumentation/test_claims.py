@@ -1,5 +1,6 @@
 """Where an application has a route of its own it is left alone."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,6 +46,27 @@ def test_starlette(routes: list[Any], claimed: bool) -> None:  # noqa: FBT001 - 
     assert claims(Starlette(routes=routes), "/livez") is claimed
 
 
+BELOW = {
+    "its own": ([Route("/healthz/ready", own)], True),
+    "with a slash": ([Route("/healthz/ready/", own)], True),
+    "whatever is below": ([Route("/healthz/{part}", own)], True),
+    "in a mounted application": ([Mount("/healthz", routes=[Route("/ready", own)])], True),
+    "another": ([Route("/healthz/live", own)], False),
+    "whatever is above": ([Route("/{service}/ready", own)], False),
+    "what takes everything": ([Route("/{page:path}", own)], False),
+}
+
+
+@pytest.mark.parametrize(("routes", "claimed"), BELOW.values(), ids=BELOW)
+def test_what_stands_below_a_page(routes: list[Any], claimed: bool) -> None:  # noqa: FBT001 - as above.
+    """Many have probes at `/healthz/ready` and `/healthz/live`, and nothing at `/healthz`."""
+    app = Starlette(routes=routes)
+
+    assert claims(app, "/healthz", "/ready") is claimed
+    assert claims(app, "/healthz", "/ready/") is claimed
+    assert not claims(app, "/healthz")
+
+
 @pytest.mark.parametrize("included", [False, True])
 def test_fastapi(included: bool) -> None:  # noqa: FBT001 - a parameter of the test.
     """Routers that are included keep their routes to themselves, and are asked for them."""
@@ -76,6 +98,23 @@ def test_behind_middlewares() -> None:
     assert claims(app, "/livez")
 
 
+@pytest.mark.parametrize("name", ["app", "other_asgi_app", "wsgi_app", "wsgi_application"])
+def test_behind_what_other_libraries_put_around_it(name: str) -> None:
+    """By the names under which python-socketio and asgiref keep it."""
+    around = SimpleNamespace(**{name: Starlette(routes=[Route("/livez", own)])})
+
+    assert claims(around, "/livez")
+    assert not claims(around, "/readyz")
+
+
+def test_behind_what_divides_by_protocols() -> None:
+    """As the Channels of Django do, whose outermost application it is."""
+    app = Starlette(routes=[Route("/livez", own)])
+
+    assert claims(SimpleNamespace(application_mapping={"http": app, "websocket": unknown}), "/livez")
+    assert not claims(SimpleNamespace(application_mapping={"websocket": unknown}), "/livez")
+
+
 def test_nobody_knows() -> None:
     """What cannot be asked claims nothing, not even if it is wrapped around itself."""
     endless = CORSMiddleware(unknown)
@@ -96,6 +135,9 @@ def test_flask() -> None:
     assert claims(app, "/livez")
     assert claims(app, "/startupz")
     assert not claims(app, "/readyz")
+    app.add_url_rule("/healthz/<part>", "part", lambda part: part)
+    assert claims(app, "/healthz", "/ready")
+    assert not claims(app, "/healthz", "/ready/of/what")
 
 
 def test_flask_behind_a_dispatcher() -> None:
@@ -109,6 +151,10 @@ def test_flask_behind_a_dispatcher() -> None:
 
     assert [claims(each, "/metrics") for each in (app, around)] == [True, True]
     assert [claims(each, "/livez") for each in (app, around)] == [False, False]
+    below = dispatcher(flask.Flask("orders"), {"/healthz/orders": unknown})
+    assert [claims(below, "/healthz", each) for each in ("/orders", "/orders/ready", "/orders-2", "")] == [True] * 2 + [
+        False
+    ] * 2
 
 
 DJANGO = """
@@ -118,9 +164,10 @@ from django.urls import include, path, re_path
 from django.core.wsgi import get_wsgi_application
 mine = lambda request: None
 urlpatterns = [path("livez", mine), path("", include([path("startupz/", mine)])), re_path(r"^.*$", mine)]
+urlpatterns.insert(0, path("healthz/", include([path("ready", mine)])))
 from otel_health_instrumentation.claims import claims
 app = get_wsgi_application()
-print([claims(app, each) for each in ("/livez", "/startupz", "/readyz")])
+print([claims(app, each) for each in ("/livez", "/startupz", "/readyz", "/healthz")], claims(app, "/healthz", "/ready"))
 """
 
 
@@ -128,4 +175,4 @@ def test_django() -> None:
     """By its URL patterns, in a process of its own: Django is configured once in a life."""
     pytest.importorskip("django")
 
-    assert in_fresh_interpreter(DJANGO) == "[True, True, False]"
+    assert in_fresh_interpreter(DJANGO) == "[True, True, False, False] True"

@@ -60,6 +60,7 @@ def test_arguments_come_before_the_environment() -> None:
         ("OTEL_HEALTH_TIMEOUT", "-1"),
         ("OTEL_HEALTH_INTERVAL", "nan"),
         ("OTEL_HEALTH_ANSWER_WITHIN", "inf"),
+        ("OTEL_HEALTH_ANSWER_WITHIN", "1e12"),
         ("OTEL_HEALTH_FAILURE_THRESHOLD", "0"),
         ("OTEL_HEALTH_SUCCESS_THRESHOLD", "1.5"),
         ("OTEL_HEALTH_TRACEBACKS", "maybe"),
@@ -67,6 +68,7 @@ def test_arguments_come_before_the_environment() -> None:
         ("OTEL_HEALTH_DETAILS", "everything"),
         ("OTEL_HEALTH_PREFIX", "health/"),
         ("OTEL_HEALTH_METRICS", "metrics"),
+        ("OTEL_HEALTH_METRICS", "/metrics/{of:whom}"),
         ("OTEL_HEALTH_LIVENESS_PORT", "70000"),
     ],
 )

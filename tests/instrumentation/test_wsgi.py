@@ -8,11 +8,13 @@ from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
 
 import pytest
 import uvicorn
 
 from otel_health_instrumentation import HealthInstrumentor, HealthMiddleware, HealthWSGIMiddleware, guard, wsgi
+from otel_health_instrumentation.pages import SEEN
 from tests.doubles import failing, hanging
 from tests.instrumentation.conftest import Instrument
 from tests.instrumentation.processes import in_fresh_interpreter
@@ -24,7 +26,7 @@ PROBES = ("/livez", "/readyz", "/startupz", "/healthz")
 
 def raw(_: dict[str, Any], start_response: Any) -> list[bytes]:
     """An application without any framework."""
-    start_response("200 OK", [])
+    start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"hello"]
 
 
@@ -92,9 +94,36 @@ def test_the_applications_own_route_is_left_alone(instrument: Instrument) -> Non
     instrument()
     app = flask_app()
     app.add_url_rule("/readyz", "ready", lambda: "mine")
+    app.add_url_rule("/healthz/ready", "below", lambda: "mine")
 
     assert Answer(app, "/readyz").body == "mine"
     assert Answer(app, "/livez").status == 200
+    assert Answer(app, "/healthz/ready").body == "mine"
+    assert Answer(app, "/healthz").status == 200
+
+
+def test_a_strict_server_and_a_strict_application_find_nothing_wrong(instrument: Instrument) -> None:
+    """Neither with what we leave in the request nor with what we answer (PEP 3333)."""
+    instrument()
+    app = validator(HealthWSGIMiddleware(validator(raw)))
+
+    for path in ("/livez", "/metrics", "/"):
+        for method in ("GET", "HEAD"):
+            environ: dict[str, Any] = {"PATH_INFO": path, "SCRIPT_NAME": "", "QUERY_STRING": ""}
+            environ["REQUEST_METHOD"] = method
+            setup_testing_defaults(environ)
+            answer = app(environ, lambda *_: lambda _: None)
+            body = b"".join(answer)
+            answer.close()  # type: ignore[attr-defined] # The validator's answers have it.
+            assert bool(body) is (method == "GET" or path == "/")
+
+
+def test_a_prefix_may_have_any_letters(instrument: Instrument) -> None:
+    """WSGI has their bytes in disguise."""
+    instrument(prefix="/santé")
+    app = flask_app()
+
+    assert [Answer(app, "/santé/livez".encode().decode("latin-1")).status for _ in range(2)] == [200, 200]
 
 
 def test_the_checks_run_from_the_first_request(instrument: Instrument) -> None:
@@ -295,6 +324,15 @@ def test_only_the_outermost_answers(instrument: Instrument) -> None:
     app = HealthWSGIMiddleware(dispatcher(raw, {"/shop": flask_app()}))
     assert [Answer(app, path).status for path in ("/livez", "/shop/", "/shop/livez")] == [200, 200, 404]
     assert Answer(app, "/shop/livez").status == 404
+
+
+def test_not_within_an_asgi_application(instrument: Instrument, threads: Callable[[], int]) -> None:
+    """What adapts one to the other hands on the request that it was given, where we have left our mark."""
+    instrument()
+    inside: dict[str, Any] = {"asgi.scope": {SEEN: True}}
+
+    assert [Answer(flask_app(), path, **inside).status for path in ("/livez", "/metrics", "/")] == [404, 404, 200]
+    assert threads() == 0
 
 
 DJANGO = """
