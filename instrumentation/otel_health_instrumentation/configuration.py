@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final, Literal, get_args
 
+from otel_health_instrumentation.clients import TECHNOLOGIES
 from otel_health_instrumentation.guard import LOGGER
 
 Trace = Literal["failures", "always", "never"]
@@ -168,6 +169,13 @@ def _names(value: object) -> list[str]:
     return [name.strip() for name in listed if name.strip()]
 
 
+def _technologies(value: object) -> list[str]:
+    names = _names(value)
+    if names != [NONE] and not TECHNOLOGIES.keys() >= set(names):
+        raise ValueError(f"must be none, or of {', '.join(sorted(TECHNOLOGIES))}")
+    return names
+
+
 READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "timeout": _seconds,
     "interval": _seconds,
@@ -185,7 +193,7 @@ READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "metrics": _path_or_none,
     "workers": _truth,
     "liveness_port": _whole(1, 65535),
-    "clients": _names,
+    "clients": _technologies,
     "critical": _names,
     "passive_for": _seconds,
 }

@@ -15,10 +15,10 @@ from otel_health.prometheus import PrometheusExporter
 from otel_health.threads import are_greenlets
 from otel_health.workers import Workers
 from otel_health_instrumentation.background import Background
-from otel_health_instrumentation.clients import TECHNOLOGIES, Clients
+from otel_health_instrumentation.clients import Clients
 from otel_health_instrumentation.configuration import NONE, Configuration
 from otel_health_instrumentation.greenlets import beside_this
-from otel_health_instrumentation.guard import LOGGER, guarded
+from otel_health_instrumentation.guard import guarded
 from otel_health_instrumentation.pages import EVERYTHING, NOTHING, Beginnings, Pages
 
 END_SECONDS: Final = 2.0
@@ -148,12 +148,7 @@ def _clients(checker: Checker, said: Configuration) -> Clients | None:
     """What makes the application's clients checks, unless nobody wants that."""
     if said.clients == [NONE]:
         return None
-    unknown = sorted(set(said.clients or ()) - TECHNOLOGIES.keys())
-    if unknown:
-        names = ", ".join(sorted(TECHNOLOGIES))
-        LOGGER.warning("health: clients=%s must be of %s; the default is used", ",".join(unknown), names)
-    technologies = None if unknown else said.clients
-    return Clients(checker, technologies=technologies, critical=said.critical or (), passive_for=said.passive_for)
+    return Clients(checker, technologies=said.clients, critical=said.critical or (), passive_for=said.passive_for)
 
 
 class _Process:

@@ -8,7 +8,6 @@ import pytest
 
 from otel_health_instrumentation import HealthInstrumentor, environment_variables
 from otel_health_instrumentation.configuration import PREFIX, READERS, Configuration, configured
-from tests.instrumentation.conftest import Instrument
 from tests.services import ROOT
 
 
@@ -70,6 +69,7 @@ def test_arguments_come_before_the_environment() -> None:
         ("OTEL_HEALTH_METRICS", "metrics"),
         ("OTEL_HEALTH_METRICS", "/metrics/{of:whom}"),
         ("OTEL_HEALTH_LIVENESS_PORT", "70000"),
+        ("OTEL_HEALTH_CLIENTS", "redis,oracle"),
     ],
 )
 def test_what_makes_no_sense_is_named_once_and_left_out(
@@ -85,13 +85,13 @@ def test_what_makes_no_sense_is_named_once_and_left_out(
     assert line.endswith("; the default is used")
 
 
-def test_clients_that_nobody_knows_are_named(instrument: Instrument, caplog: pytest.LogCaptureFixture) -> None:
-    """With those that there are; all are watched then."""
-    with caplog.at_level(logging.WARNING, "otel_health"):
-        instrument(clients="redis,oracle")
+def test_clients_that_nobody_knows_are_told_which_there_are(caplog: pytest.LogCaptureFixture) -> None:
+    """All are watched then; none need be."""
+    assert configured({"clients": "oracle"}, {}) == Configuration()
+    assert configured({"clients": "none"}, {}) == Configuration(clients=["none"])
 
     (line,) = caplog.messages
-    assert line.startswith("health: clients=oracle must be of ")
+    assert line.startswith("health: clients='oracle' must be none, or of aio-pika, ")
     assert "sqlalchemy" in line
 
 

@@ -24,7 +24,7 @@ from otel_health_instrumentation.clients.redis import REDIS, VALKEY
 from otel_health_instrumentation.clients.sqlalchemy import SQLALCHEMY
 from otel_health_instrumentation.clients.technology import UNTOLD, Follow, Server, Technology
 from otel_health_instrumentation.clients.traffic import Traffic, within_a_check
-from otel_health_instrumentation.guard import guarded
+from otel_health_instrumentation.guard import LOGGER, guarded
 
 __all__ = ["TECHNOLOGIES", "Clients"]
 
@@ -186,9 +186,19 @@ class Clients:
             with guarded(f"register the check {server.name}"):
                 self._checker.add(server.name, partial(self._ask, server), critical=self._is_critical(server))
                 self._registered[server] = True
+                self._look_for_slip(server)
 
     def _is_critical(self, server: Server) -> bool:
         return any(fnmatchcase(server.name, pattern) for pattern in self._critical)
+
+    def _look_for_slip(self, server: Server) -> None:
+        """Say it where a component that only warns was probably meant to be critical: nobody else would."""
+        for name in () if self._is_critical(server) else self._critical:
+            if server.name.casefold().startswith(name.casefold()):
+                LOGGER.warning(
+                    "health: %s only warns, for critical=%s is no name of it; did you mean %s*?",
+                    server.name, name, server.name[: len(name)],
+                )  # fmt: skip
 
     def _ask(self, server: Server) -> CheckReturn | Awaitable[CheckReturn]:
         """Ask through the newest client; called in a thread, as for one that is synchronous it must be."""

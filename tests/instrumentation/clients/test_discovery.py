@@ -261,6 +261,19 @@ def test_those_that_are_promoted_are_critical_and_need_not_wait() -> None:
         del clients
 
 
+def test_a_name_that_promotes_nobody_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Who writes `redis` for every Redis is told, once for each that it does not promote."""
+    with watching("redis", critical=["Redis", "redis-a-*", "postgres"]) as application:
+        clients = [redis.Redis(host) for host in "ab"]
+        application.names()
+        application.names()
+        del clients
+
+    assert [line for line in caplog.messages if "critical" in line] == [
+        "health: redis-b-6379-0 only warns, for critical=Redis is no name of it; did you mean redis*?"
+    ]
+
+
 def test_processes_that_never_serve_keep_nothing_of_clients_that_are_gone() -> None:
     """As a worker of Celery that makes one for each task; those that live are in the order in which they were made."""
     with watching("redis") as application:
