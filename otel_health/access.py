@@ -71,7 +71,10 @@ def networks(*allowed: str, trusted_hops: int = 0) -> Authorize:
         raise ValueError('networks: give at least one, such as "127.0.0.1" or "10.0.0.0/8"')
     if isinstance(trusted_hops, bool) or not isinstance(trusted_hops, int) or trusted_hops < 0:
         raise ValueError(f"networks: trusted_hops={trusted_hops!r} must be a whole number of proxies, at least 0")
-    inside = tuple(ipaddress.ip_network(network) for network in allowed)
+    try:
+        inside = tuple(ipaddress.ip_network(network) for network in allowed)
+    except ValueError as error:
+        raise ValueError(f'networks: {error}; give each as "127.0.0.1" or "10.0.0.0/8"') from None
 
     def authorize(request: Request) -> bool:
         caller = _forwarded(request, trusted_hops) if trusted_hops else _peer(request)
@@ -85,9 +88,13 @@ def every(*authorizers: Authorize) -> Authorize:
 
     Raises:
         ValueError: There is none, which would let in everybody.
+        TypeError: One cannot be called.
     """
     if not authorizers:
         raise ValueError("every: give at least one authoriser; none would let in everybody")
+    for each in authorizers:
+        if not callable(each):
+            raise TypeError(f"every: a {type(each).__name__} is no authoriser; pass functions, such as bearer(token)")
 
     async def authorize(request: Request) -> bool:
         for each in authorizers:

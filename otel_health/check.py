@@ -191,7 +191,10 @@ def require_callable(subject: str, function: object) -> None:
     The latter would look at nothing, and where finishing is passing it would always pass.
     """
     if not callable(function):
-        raise TypeError(f"{subject}: {type(function).__name__} cannot be called; pass the function, not its result")
+        raise TypeError(
+            f"{subject}: {type(function).__name__} cannot be called; pass the function, not its result, nor a client "
+            "(otel_health.checks makes functions of those)"
+        )
     signature = _signature_of(function)
     if signature is not None and signature.return_annotation in (CheckFunc, "CheckFunc"):
         raise TypeError(

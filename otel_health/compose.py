@@ -130,9 +130,11 @@ def retried(check: CheckFunc, *, attempts: int = 2, backoff: float = 0.1) -> Che
 
     Raises:
         ValueError: `attempts` or `backoff` is out of its range.
+        TypeError: `check` cannot be called.
     """
     require_count("retried", "attempts", attempts)
     require_seconds("retried", "backoff", backoff)
+    require_callable("retried", check)
     attempt = Check(name="attempt", function=check)
 
     async def again() -> CheckReturn:
@@ -175,7 +177,10 @@ def threshold(
     """
     require_callable("threshold", measure)
     require_name(observation, "observation")
-    limits = observed({name: value for name, value in (("warn", warn), ("fail", fail)) if value is not None})
+    try:
+        limits = observed({name: value for name, value in (("warn", warn), ("fail", fail)) if value is not None})
+    except ValueError:
+        raise ValueError(f"threshold: warn={warn!r} and fail={fail!r} must be finite numbers, if given") from None
     if not limits:
         raise ValueError("threshold: give warn=, fail= or both; without a limit it could never say anything")
     if len(limits) == 2 and (limits["fail"] < limits["warn"]) != low_is_bad and limits["fail"] != limits["warn"]:

@@ -68,6 +68,7 @@ class PrometheusExporter:
 
     Raises:
         ValueError: Both are given, but the name belongs to the resource of a provider that is made here.
+        TypeError: The provider takes no reader: it is not the SDK's, or the SDK has not been configured yet.
 
     Example:
         >>> exporter = PrometheusExporter(service_name="orders")
@@ -78,6 +79,11 @@ class PrometheusExporter:
     def __init__(self, service_name: str | None = None, *, meter_provider: MeterProvider | None = None) -> None:
         if service_name is not None and meter_provider is not None:
             raise ValueError("PrometheusExporter: give service_name to the resource of your own meter_provider instead")
+        if meter_provider is not None and not hasattr(meter_provider, "add_metric_reader"):
+            raise TypeError(
+                f"PrometheusExporter: meter_provider is a {type(meter_provider).__name__}, to which no reader can be "
+                "added; pass the SDK's MeterProvider, or none to have one made"
+            )
         self.registry = CollectorRegistry()
         """What is scraped; collectors of prometheus-client may be registered here too."""
         options: dict[str, Any] = {"scope_info_enabled": False, "registry": self.registry}

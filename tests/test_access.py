@@ -205,6 +205,8 @@ def test_bad_networks_are_refused_at_once() -> None:
         networks()
     with pytest.raises(ValueError, match=r"10\.0\.0\.300"):
         networks("10.0.0.300")
+    with pytest.raises(ValueError, match=r"networks: 10\.0\.0\.1/8 has host bits set; give each as"):
+        networks("10.0.0.1/8")
     for hops in (-1, True, 1.5):
         with pytest.raises(ValueError, match="trusted_hops"):
             networks("10.0.0.1", trusted_hops=hops)  # type: ignore[arg-type]
@@ -224,3 +226,6 @@ async def test_every_one_of_them_must_agree() -> None:
     assert await answer(request()) is False
     with pytest.raises(ValueError, match="everybody"):
         every()
+    with pytest.raises(TypeError, match="every: a str is no authoriser") as caught:
+        every(TOKEN)  # type: ignore[arg-type]
+    assert TOKEN not in str(caught.value)

@@ -353,6 +353,12 @@ def test_what_stands_around_a_check_wants_a_function_too() -> None:
             around(3)
 
 
+def test_a_client_is_no_check() -> None:
+    """Its maker is named: the result of a call is not what was passed."""
+    with pytest.raises(TypeError, match=r"object cannot be called; .* nor a client \(otel_health\.checks makes"):
+        Checker().add("redis", object())  # type: ignore[arg-type]
+
+
 def test_livez_takes_only_local_checks() -> None:
     """A failing dependency must never restart the fleet."""
     with pytest.raises(ValueError, match="livez takes only checks declared local=True"):

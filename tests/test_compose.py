@@ -240,6 +240,12 @@ async def test_retried_takes_the_first_success() -> None:
     assert state.result.observations == {"attempts": 3.0}
 
 
+def test_retried_wants_a_function() -> None:
+    """It says so of itself: its caller knows of no check called `attempt`."""
+    with pytest.raises(TypeError, match="retried: int cannot be called; pass the function"):
+        retried(3)  # type: ignore[arg-type]
+
+
 async def test_retried_raises_the_last_error() -> None:
     """What is told is the check's own error."""
     switch = Switch()
@@ -326,7 +332,7 @@ def test_limits_out_of_order_are_refused() -> None:
         threshold(measure, warn=10, fail=5)
     with pytest.raises(ValueError, match="give warn=, fail= or both"):
         threshold(measure)
-    with pytest.raises(ValueError, match="'warn' is float, not a finite number"):
+    with pytest.raises(ValueError, match="threshold: warn=nan and fail=None must be finite numbers, if given"):
         threshold(measure, warn=math.nan)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from httpx2 import ASGITransport, AsyncClient, Response
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import CallbackOptions, NoOpMeterProvider, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import generate_latest
@@ -276,6 +276,12 @@ async def test_the_exporters_own_reader_holds_more() -> None:
 
     assert sum(name.startswith("otel_health_check_status") for name in found) == 3000
     assert not [name for name in found if "overflow" in name]
+
+
+def test_a_provider_that_takes_no_reader_is_refused() -> None:
+    """The API's stands for one that is configured later, or never."""
+    with pytest.raises(TypeError, match="a NoOpMeterProvider, to which no reader can be added; pass the SDK's"):
+        PrometheusExporter(meter_provider=NoOpMeterProvider())  # type: ignore[arg-type]
 
 
 async def test_a_provider_that_was_there_before_keeps_its_limits() -> None:

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stdout.write(as_yaml(alertmanager(Routes(**given))))
         else:
             _write(given["to"], files.dashboards() if kind == "dashboards" else files.shipped())
-    except ValueError as wrong:
+    except (ValueError, OSError) as wrong:
         parser.error(str(wrong))
 
 

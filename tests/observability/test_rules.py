@@ -114,14 +114,18 @@ def test_routes_that_make_no_sense_are_refused(options: dict[str, str], complain
         Routes(**options)
 
 
-def test_the_command_says_what_is_wrong() -> None:
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["rules", "--slo", "90"], "promise more"), (["dashboards", "--to", "/dev/null"], "'/dev/null'")],
+)
+def test_the_command_says_what_is_wrong(arguments: list[str], complaint: str) -> None:
     """In one sentence, without a traceback."""
-    command = [sys.executable, "-m", "otel_health.observability", "rules", "--slo", "90"]
+    command = [sys.executable, "-m", "otel_health.observability", *arguments]
 
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
 
     assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].endswith("promise more")
+    assert refused.stderr.splitlines()[-1].endswith(complaint)
     assert "Traceback" not in refused.stderr
 
 
