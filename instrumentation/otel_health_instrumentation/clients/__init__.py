@@ -4,7 +4,7 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
@@ -213,7 +213,7 @@ class Clients:
             technology, client = found
             check = technology.check(client)
             try:
-                return _asked_on(technology.loop(client), check) if is_async(check) else self.call(check)
+                return _Later(_asked_on, technology.loop(client), check) if is_async(check) else self.call(check)
             except Exception:
                 # One that turns out to be closed says nothing of its server.
                 if technology.can_be_asked(client):
@@ -251,7 +251,17 @@ def _all_answer(asked: Sequence[tuple[Technology, Any, CheckFunc]], call: Call) 
                         raise
         return None
 
-    return others_answer() if any(is_async(check) for _, _, check in asked) else None
+    return _Later(others_answer) if any(is_async(check) for _, _, check in asked) else None
+
+
+class _Later:
+    """A coroutine that is made when it is awaited: nothing is left of it where the loop has ended by then."""
+
+    def __init__(self, make: Callable[..., Awaitable[CheckReturn]], *arguments: object) -> None:
+        self._make = partial(make, *arguments)
+
+    def __await__(self) -> Generator[Any, Any, CheckReturn]:
+        return self._make().__await__()
 
 
 def _call(check: CheckFunc) -> CheckReturn | Awaitable[CheckReturn]:

@@ -2,8 +2,10 @@
 
 import gc
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Final
 
 from otel_health import CheckFunc
@@ -17,14 +19,26 @@ WAITS: Final = 2.0
 _ANSWERED: Final = {"UNIMPLEMENTED", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED"}
 """What only a server says that is there: it does not know the health protocol, or does not speak of it to us."""
 
+_EXPORTER: Final = "opentelemetry.exporter"
+_EXPORTS: Final = "_otel_health_exports"
+
 _CHANNELS: Final = ("grpc.", "opentelemetry.instrumentation.grpc.")
 """Where channels are that intercept the calls of another one."""
 
 _SCHEME: Final = re.compile(r"(?:dns|ipv4|ipv6):(?://[^/]*/)?")
 
 
+def _note(channel: Any, *_: object) -> None:
+    """Note whether an exporter makes this channel: where telemetry goes is nothing the application depends on."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001
+    while frame is not None and not _is_an_exporters(frame.f_globals.get("__name__")):
+        frame = frame.f_back
+    setattr(channel, _EXPORTS, frame is not None)
+
+
 def _server(channel: Any) -> Server | None:
-    if _is_held_by_telemetry(channel):
+    exports = getattr(channel, _EXPORTS, None)
+    if exports or (exports is None and _is_held_by_telemetry(channel)):
         return None
     target = channel._channel.target  # noqa: SLF001 - it is said nowhere else, here by a method and there by itself.
     address = _SCHEME.sub("", (target() if callable(target) else target).decode(), count=1)
@@ -33,10 +47,10 @@ def _server(channel: Any) -> Server | None:
 
 
 def _is_held_by_telemetry(thing: object, depth: int = 3) -> bool:
-    """Whether an exporter sends through this channel: where telemetry goes is nothing the application depends on."""
+    """Whether an exporter sends through this channel, which nobody has seen made; it takes looks at the whole heap."""
     for holder in gc.get_referrers(thing):
         module = str(type(holder).__module__)
-        if module.startswith("opentelemetry.exporter"):
+        if _is_an_exporters(module):
             return True
         # Attributes may lie in a dictionary, and the channel in others that intercept its calls.
         if (
@@ -46,6 +60,10 @@ def _is_held_by_telemetry(thing: object, depth: int = 3) -> bool:
         ):
             return True
     return False
+
+
+def _is_an_exporters(module: object) -> bool:
+    return str(module).startswith(_EXPORTER)
 
 
 def _check(channel: Any) -> CheckFunc:
@@ -103,6 +121,7 @@ def _usable(channel: Any) -> bool:
 GRPC: Final = Technology(
     name="grpc",
     classes={"grpc._channel": ("Channel",), "grpc.aio._channel": ("Channel",)},
+    note=_note,
     server=_server,
     check=_check,
     usable=_usable,

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -53,7 +53,7 @@ class Client:
         return client if client is not None and self.technology.can_be_asked(client) else None
 
 
-Components = Mapping[Server, tuple[Client, ...]]
+Components = Mapping[Server, Sequence[Client]]
 """What the application depends on, each with the clients that can be asked for it, the newest last."""
 
 
@@ -127,7 +127,7 @@ class Living:
                 while True:
                     self._known.append(self._new.popleft())
             self._known.sort(key=lambda each: each.number)
-            known, components = [], dict[Server, tuple[Client, ...]]()
+            known, components = [], dict[Server, list[Client]]()
             for each in self._known:
                 client = each.reference()
                 if client is None:
@@ -141,7 +141,7 @@ class Living:
                 known.append(each)
                 if server is not None and self._stays(each, server, now) and each.usable() is not None:
                     each.tell_of_its_end(client, self._ended)
-                    components[server] = (*components.get(server, ()), each)
+                    components.setdefault(server, []).append(each)
             self._known, self.components = known, components
             self._changed(components)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ import grpc
 import grpc.aio
 import psycopg_pool
 import pytest
-import redis
+import redis.asyncio
 import sqlalchemy.ext.asyncio
 
 from otel_health import completes
@@ -86,6 +87,17 @@ async def test_a_loop_that_does_not_run_cannot_be_asked() -> None:
             await there(loop, pool.close())
         assert application.names() == set()
         del pool
+
+
+def test_what_nobody_comes_to_await_was_never_begun() -> None:
+    """Where a loop ends while a client is about to be asked there is nothing that Python would warn of."""
+    with watching("redis") as application:
+        client = redis.asyncio.Redis()
+        (name,) = application.names()
+
+        assert inspect.isawaitable(application.checker.get(name).function())
+        gc.collect()
+        del client
 
 
 async def test_the_pool_of_an_async_engine_is_not_touched() -> None:
@@ -166,8 +178,29 @@ async def test_a_grpc_server_that_does_not_speak_of_its_health_is_there(code: st
         gc.collect()
 
 
-async def test_the_channel_that_telemetry_is_exported_through_is_no_component() -> None:
-    """Nothing depends on it; bare, or with others in front of it that intercept its calls."""
+EXPORTS = """
+import grpc
+def connect(target):
+    return grpc.insecure_channel(target)
+"""
+
+
+def test_the_channel_that_an_exporter_makes_is_no_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing depends on it. To tell, the heap is not looked through: for hundreds of channels that takes seconds."""
+    exporter: dict[str, Any] = {"__name__": "opentelemetry.exporter.otlp.proto.grpc.exporter"}
+    exec(EXPORTS, exporter)
+    with watching("grpc") as application, monkeypatch.context() as patch:
+        patch.delattr(gc, "get_referrers")
+        exports = exporter["connect"]("collector:4317")
+        channel = grpc.insecure_channel("ledger:50051")
+
+        assert application.names() == {"grpc-ledger-50051"}
+        for each in (exports, channel):
+            each.close()
+
+
+def test_the_channel_that_telemetry_was_exported_through_before_is_no_component() -> None:
+    """It is known by who holds it: bare, or with others in front of it that intercept its calls."""
 
     class Exporter:
         def __init__(self, channel: Any) -> None:
@@ -178,11 +211,10 @@ async def test_the_channel_that_telemetry_is_exported_through_is_no_component() 
             return continuation(details, request)
 
     Exporter.__module__ = "opentelemetry.exporter.otlp.proto.grpc.exporter"
+    bare = Exporter(grpc.insecure_channel("collector:4317"))
+    intercepted = Exporter(grpc.intercept_channel(grpc.insecure_channel("collector:4318"), Interceptor()))
+    channel = grpc.insecure_channel("ledger:50051")
     with watching("grpc") as application:
-        bare = Exporter(grpc.insecure_channel("collector:4317"))
-        intercepted = Exporter(grpc.intercept_channel(grpc.insecure_channel("collector:4318"), Interceptor()))
-        channel = grpc.insecure_channel("ledger:50051")
-
         assert application.names() == {"grpc-ledger-50051"}
         for each in (bare.channel, intercepted.channel, channel):
             each.close()
