@@ -67,7 +67,9 @@ def redact(text: str) -> str:
     text = text[:_MAX_READ]
     for pattern, replacement in _rules():
         text = pattern.sub(replacement, text)
-    text = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", " ").replace("\n", " "))
+    for blank in ("\r\n", "\n\t", "\n", "\t"):  # libpq indents its second line.
+        text = text.replace(blank, " ")
+    text = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
     return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 

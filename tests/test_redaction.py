@@ -94,6 +94,15 @@ def test_every_message_is_one_printable_bounded_line(text: str) -> None:
     assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in redacted)
 
 
+def test_a_message_of_several_lines_reads_as_one() -> None:
+    """As libpq words what every refused connection to PostgreSQL says; whatever else cannot be printed is marked."""
+    assert (
+        redact("connection refused\n\tIs the server\trunning?\r\nNo.")
+        == "connection refused Is the server running? No."
+    )
+    assert redact("a\x00b") == "a\ufffdb"
+
+
 def test_a_secret_is_not_cut_in_half() -> None:
     """Redaction comes before the cut."""
     text = "x" * (MAX_LENGTH - 30) + f" postgres://u:{SECRET}@db/" + "y" * 10_000
