@@ -100,6 +100,7 @@ look      http://127.0.0.1:{port}/healthz in a browser
 
 break it  mv {path} {path}.away       the database is gone: readyz 503, livez stays 200
 watch     while sleep 1; do curl -s '127.0.0.1:{port}/readyz?verbose'; done
+why       the log below says why; anonymous answers never do
 heal it   mv {path}.away {path}       ready again within 2 s
 
 degrade   for i in $(seq 12); do curl -sX POST 127.0.0.1:{port}/orders; done      backlog warns
