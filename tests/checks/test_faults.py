@@ -5,7 +5,7 @@ import gc
 import socketserver
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -21,7 +21,7 @@ TIMEOUT = 0.5
 LATE = TIMEOUT + 1.0
 """Seconds after which a verdict is late: the promise is 0.1 s after the deadline, the rest is for a busy machine."""
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 
 ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 outages = pytest.mark.parametrize(("begin", "end"), [("kill", "start"), ("pause", "resume")], ids=["killed", "frozen"])
@@ -102,12 +102,11 @@ async def test_it_tells_of_a_server_that_goes_and_comes_back(servers: Started, w
         await passes(probe)
         getattr(server, begin)()
         try:
-            error = await probe.error()
+            await tells(probe, way.refused if begin == "kill" else way.frozen)
         finally:
             getattr(server, end)()
         await asyncio.to_thread(server.wait_until_ready)
 
-        assert error in (way.refused if begin == "kill" else way.frozen)
         await passes(probe)
 
 
@@ -132,6 +131,14 @@ async def test_it_tells_of_a_server_that_is_killed_under_way(servers: Started, w
         await passes(probe)
 
 
+async def tells(probe: Probe, errors: Collection[str]) -> None:
+    """It fails from the first run on, and with one of these as soon as a busy machine lets it end in time."""
+    deadline = time.monotonic() + PATIENCE
+    while (error := await probe.error()) not in errors:
+        assert error in {"timeout", "hung"}, error
+        assert time.monotonic() < deadline, f"it never ended in time to be one of {errors}"
+
+
 async def passes(probe: Probe) -> None:
     """Wait until it passes."""
     deadline = time.monotonic() + PATIENCE
@@ -144,7 +151,7 @@ async def passes(probe: Probe) -> None:
 async def test_it_tells_of_a_server_that_is_not_there(way: Way) -> None:
     """Where nobody listens it fails, with an error type that says so."""
     async with probing(way, free_port()) as probe:
-        assert await probe.error() in way.refused
+        await tells(probe, way.refused)
 
 
 @ways
