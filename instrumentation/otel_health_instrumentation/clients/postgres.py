@@ -13,7 +13,7 @@ from otel_health import CheckFunc
 from otel_health.check import is_async
 from otel_health.checks import postgres
 from otel_health_instrumentation.clients.hooks import Undo, all_of, followed, replace
-from otel_health_instrumentation.clients.technology import Answers, Server, Technology, server
+from otel_health_instrumentation.clients.technology import UNTOLD, Answers, Server, Technology, server
 from otel_health_instrumentation.guard import guarded
 
 
@@ -27,6 +27,8 @@ def postgresql_server(said: Mapping[str, Any]) -> Server:
         return server("postgresql", service, None, database)  # Where that is, a file knows.
     host = host or os.environ.get("PGHOST") or os.environ.get("PGHOSTADDR") or "localhost"
     port = said.get("port") or os.environ.get("PGPORT") or 5432
+    if isinstance(port, str) and not port.replace(",", "").isdigit():
+        return server("postgresql", UNTOLD)  # It is a part of a password that should have been escaped.
     if isinstance(host, list | tuple):
         host = ",".join(host)
     several = isinstance(port, list | tuple) or not str(port).isdigit()
@@ -154,7 +156,11 @@ def _psycopg_server(pool: Any) -> Server | None:
     if not isinstance(pool.conninfo, str):
         return None  # Whoever is called for it may answer otherwise every time.
     settings = pool.kwargs if isinstance(pool.kwargs, dict) else {}
-    said = import_module("psycopg.conninfo").conninfo_to_dict(pool.conninfo)
+    psycopg = import_module("psycopg")
+    try:
+        said = psycopg.conninfo.conninfo_to_dict(pool.conninfo)
+    except psycopg.ProgrammingError:
+        return server("postgresql", UNTOLD)  # Its message quotes what it could not read: nobody is told.
     known = {name: settings[name] for name in ("host", "hostaddr", "port", "dbname", "service") if name in settings}
     return postgresql_server({**said, **known})
 

@@ -17,6 +17,7 @@ UNTOLD: Final = "default"
 """The host of those that only their driver knows: what stands behind it may be several."""
 
 _FOREIGN: Final = re.compile(r"[^a-z0-9_.-]+")
+_UNREAD: Final = re.compile("[@=]")
 
 
 class Server(NamedTuple):
@@ -43,7 +44,13 @@ class Server(NamedTuple):
 
 
 def server(kind: str, host: object, port: object = None, database: object = "") -> Server:
-    """Return what a client speaks to, from what its settings say."""
+    """Return what a client speaks to, from what its settings say.
+
+    Where a host or a database holds more than its name, as for an `@` in a password that should have been escaped,
+    nothing of it is told: only the driver knows what is what.
+    """
+    if kind != "sqlite" and _UNREAD.search(f"{host} {database}"):
+        return Server(kind, UNTOLD)
     return Server(kind, str(host).lower(), None if port is None else int(str(port)), str(database))
 
 

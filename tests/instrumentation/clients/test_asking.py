@@ -229,6 +229,9 @@ SAID: list[tuple[dict[str, Any], str]] = [
     ({"dsn": "postgresql://db/shop", "database": "other"}, "postgresql-db-5432-other"),
     ({"host": "db", "user": "s3cret", "password": "s3cret"}, "postgresql-db-5432"),
     ({"host": ["a", "b"], "port": 5432, "database": "shop"}, "postgresql-a-b-5432-shop"),
+    ({"dsn": "postgresql://orders:s3cret/@db/shop"}, "postgresql-default"),
+    ({"dsn": "postgresql://orders:1/s3cret@db/shop"}, "postgresql-default"),
+    ({"dsn": "postgresql://orders:s3cret?@db/shop"}, "postgresql-default"),
 ]
 
 
@@ -255,10 +258,14 @@ async def test_the_name_of_a_pool_of_asyncpg(settings: dict[str, Any], name: str
         ("dbname=shop", {"service": "orders"}, "postgresql-orders-shop"),
         ("host=a,b port=5432,5433 dbname=shop", {}, "postgresql-a-b-5432-5433-shop"),
         ("", {"host": "db", "dbname": "shop", "autocommit": True}, "postgresql-db-5432-shop"),
+        ("", {"dbname": "host=db password=s3cret"}, "postgresql-default"),
+        ("host=db password=a s3cret", {}, "postgresql-default"),
     ],
 )
-def test_the_name_of_a_pool_of_psycopg(conninfo: str, settings: dict[str, Any], name: str) -> None:
-    """As its settings say."""
+def test_the_name_of_a_pool_of_psycopg(
+    conninfo: str, settings: dict[str, Any], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As its settings say; what cannot be read of them is told to nobody."""
     with watching("psycopg") as application:
         pool = psycopg_pool.ConnectionPool(conninfo, kwargs=settings, min_size=0, max_size=1, open=True)
         (found,) = application.names()
@@ -266,6 +273,7 @@ def test_the_name_of_a_pool_of_psycopg(conninfo: str, settings: dict[str, Any], 
 
     assert found.startswith(name)
     assert "s3cret" not in found
+    assert "s3cret" not in "".join(line for logger, _, line in caplog.record_tuples if logger == "otel_health")
 
 
 def test_several_brokers_are_one_component(threads: Callable[[], int]) -> None:
