@@ -1,4 +1,7 @@
-"""gunicorn for a service with otel_health: `gunicorn -c examples/gunicorn_conf.py examples.five_lines:app`."""
+"""gunicorn for a service with otel_health: `gunicorn -c examples/gunicorn_conf.py examples.five_lines:app`.
+
+It needs `pip install gunicorn uvicorn-worker` beside the service.
+"""
 
 worker_class = "uvicorn_worker.UvicornWorker"
 workers = 4
