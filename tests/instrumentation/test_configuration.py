@@ -3,12 +3,15 @@
 import logging
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from otel_health_instrumentation import HealthInstrumentor, environment_variables
 from otel_health_instrumentation.configuration import PREFIX, READERS, Configuration, configured
 from tests.services import ROOT
+
+PAGE = (ROOT / "docs" / "zero_code.md").read_text()
 
 
 def test_every_option_is_read_and_has_its_variable() -> None:
@@ -23,8 +26,7 @@ def test_every_option_is_read_and_has_its_variable() -> None:
 
 def test_every_variable_is_documented() -> None:
     """In one table, with nothing in it that there is not."""
-    page = (ROOT / "docs" / "zero_code.md").read_text()
-    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `OTEL_HEALTH_")]
+    rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `OTEL_HEALTH_")]
 
     assert set(re.findall(r"OTEL_HEALTH_\w+", " ".join(rows))) == {PREFIX + name.upper() for name in READERS}
 
@@ -118,16 +120,18 @@ def test_a_slip_in_the_name_of_a_variable_is_named(caplog: pytest.LogCaptureFixt
     assert caplog.messages == ["health: there is no OTEL_HEALTH_TIMOUT; did you mean OTEL_HEALTH_TIMEOUT?"]
 
 
-def test_a_configuration_file_is_read() -> None:
-    """Typed, by OpenTelemetry's own reader of `OTEL_CONFIG_FILE`."""
+def test_the_documented_configuration_file_is_read(tmp_path: Path) -> None:
+    """Typed, by OpenTelemetry's own reader of `OTEL_CONFIG_FILE`, to which it is a whole file."""
+    reader = pytest.importorskip("opentelemetry.configuration")
     conversion = pytest.importorskip("opentelemetry.configuration.instrumentation")
-    models = pytest.importorskip("opentelemetry.configuration.models")
-    options = {"timeout": 1.5, "critical": ["redis-*"], "workers": True, "metrics": "none"}
+    (documented,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    file = tmp_path / "otel.yaml"
+    file.write_text(documented)
     instrumentor = HealthInstrumentor()
     try:
-        conversion.configure_instrumentation(models.ExperimentalInstrumentation(python={"health": options}))
+        conversion.configure_instrumentation(reader.load_config_file(str(file)).instrumentation_development)
         checker = instrumentor.checker
         assert checker is not None
-        assert checker.add("database", lambda: True).timeout == 1.5
+        assert checker.add("database", lambda: True).timeout == 1.0
     finally:
         instrumentor.uninstrument()
