@@ -86,7 +86,7 @@ class Health:
                 await self.clients.settle()
         opened = AsyncExitStack()
         await opened.enter_async_context(self.checker)
-        self._opened = opened
+        self._opened, self._loop = opened, asyncio.get_running_loop()
         if self.clients is not None:
             self.clients.watch()
         workers = await self._find_workers(opened)
@@ -94,7 +94,9 @@ class Health:
         PROCESS.look_at(self.pages.beginnings, self)
 
     async def close(self) -> None:
-        """Run the checks no more, on the loop where they were started."""
+        """Run the checks no more, if it was on this event loop that they were started."""
+        if self._loop is not asyncio.get_running_loop():
+            return  # The life of an application that ends beside the one that runs them.
         opened, self._opened = self._opened, None
         if opened is not None:
             PROCESS.look_at(EVERYTHING, self)
@@ -118,7 +120,7 @@ class Health:
             with suppress(TimeoutError):
                 self.background.call(self.close()).result(END_SECONDS)
             self.background.stop()
-        elif self.checker.is_open and self._loop is not None and self._loop.is_running():
+        if self.checker.is_open and self._loop is not None and self._loop.is_running():
             asyncio.run_coroutine_threadsafe(self.close(), self._loop)
         if self._exporter is not None:
             self._exporter.shutdown()

@@ -243,6 +243,20 @@ async def test_a_life_after_the_first_one_starts_them_again(instrument: Instrume
         assert checker.is_open
 
 
+async def test_a_life_that_ends_on_another_loop_leaves_them_running(instrument: Instrument) -> None:
+    """They are the affair of the application on whose loop they run, as where a test client is used beside it."""
+    checker = instrument()
+
+    async def live() -> None:
+        async with living(starlette()):
+            assert checker.is_open
+
+    async with living(starlette()):
+        await asyncio.to_thread(asyncio.run, live())
+        assert checker.is_open
+    assert not checker.is_open
+
+
 async def test_a_life_that_ends_after_it_was_left_leads_nothing_through_ours(instrument: Instrument) -> None:
     """What is instrumented by then may be another."""
     instrument()
