@@ -151,20 +151,24 @@ class Clients:
             self._living.add(client, technology)
 
     def _find(self) -> None:
-        """Notice the clients that were made before, by a look at every object of the process."""
+        """Notice the clients that were made before, by a look at every object of the process.
+
+        Classes are known by their identity: what metaclasses there are may not take them for keys of a dictionary.
+        """
         technologies = {
-            vars(sys.modules[module])[name]: technology
+            id(vars(sys.modules[module])[name]): technology
             for technology in self._technologies
             for module, classes in technology.classes.items()
             if module in sys.modules
             for name in classes
         }
-        by_kind: dict[type, Technology | None] = {}
+        by_kind: dict[int, Technology | None] = {}
         for each in gc.get_objects() if technologies else ():
             kind = type(each)
-            if kind not in by_kind:
-                by_kind[kind] = next((technologies[base] for base in kind.__mro__ if base in technologies), None)
-            technology = by_kind[kind]
+            if id(kind) not in by_kind:
+                known = (technologies.get(id(base)) for base in kind.__mro__)
+                by_kind[id(kind)] = next((found for found in known if found is not None), None)
+            technology = by_kind[id(kind)]
             if technology is not None:
                 self._notice(technology, each)
 

@@ -335,6 +335,22 @@ def in_fresh_interpreter(program: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def test_classes_that_cannot_be_keys_hide_nobody() -> None:
+    """A metaclass that says when its classes are equal, and no more, has such."""
+
+    class Compared(type):
+        def __eq__(cls, other: object) -> bool:
+            return cls is other
+
+        __hash__ = None  # type: ignore[assignment] # As Python has it for whoever defines the one alone.
+
+    odd = Compared("Odd", (), {})()
+    early = redis.Redis("early")
+    with watching("redis") as application:
+        assert "redis-early-6379-0" in application.names()
+    del odd, early
+
+
 def test_a_module_imported_later_is_hooked_then() -> None:
     """Nothing is imported for it, and the application's own import works as ever."""
     program = """
