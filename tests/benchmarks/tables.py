@@ -94,7 +94,7 @@ def _rates(probes: Figures) -> list[Cells]:
     kept, each = probes["kept_open"], probes["one_each"]["100"]
     lines = [
         (
-            f"rate of a probe, {_counted(number)}: of bare Starlette's",
+            f"probes per second, {_counted(number)}; a bare Starlette route is 100 %",
             f"**{_percent(row['routes'])}**",
             f"raw ASGI {_percent(row['raw'])}; {_best_peer(row)}",
         )
@@ -104,10 +104,10 @@ def _rates(probes: Figures) -> list[Cells]:
     if "10000" in kept:
         row = kept["10000"]
         limit = f"constant bytes {_percent(row['constant short'])}"
-        lines.append(('10,000 components, `details="status"`', f"**{_percent(row['short'])}**", limit))
+        lines.append(('the same with 10,000 components, `details="status"`', f"**{_percent(row['short'])}**", limit))
     limit = f"constant bytes {_percent(each['constant'])}; {_best_peer(each)}"
     ours = f"**{_percent(each['routes'])}**"
-    return [*lines, ("100 components, a connection for each probe as kubelet does", ours, limit)]
+    return [*lines, ("the same with 100 components, a connection for each probe as kubelet does", ours, limit)]
 
 
 def _faults(faults: Figures) -> list[Cells]:
