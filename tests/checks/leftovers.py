@@ -13,7 +13,7 @@ from tests.checks.every import Row
 from tests.checks.held import connections, foreign_threads, open_descriptors
 from tests.servers import OwnServer
 
-PATIENCE = 30.0
+PATIENCE = 15.0
 TIMEOUT = 3.0
 WARM_UP = 20
 """Runs before anything is measured: pools have grown to their size by then, and caches are full."""

@@ -4,7 +4,7 @@ import asyncio
 
 from otel_health import Checker, CheckFunc, CheckResult
 
-PATIENCE = 30.0
+PATIENCE = 15.0
 """Seconds that a server may take to become what a test waits for."""
 
 

@@ -12,7 +12,7 @@ from tests.checks.every import EVERY
 from tests.checks.leftovers import left_by, noting
 from tests.checks.more_servers import with_more
 from tests.checks.results import becomes, result_of
-from tests.checks.test_faults import Probe, passes
+from tests.checks.test_faults import Probe, passes_again
 
 RUNS = 20
 """Enough to see what each run leaves, beyond what caches and clients at work do by themselves."""
@@ -100,7 +100,7 @@ async def test_the_other_checks_tell_of_a_server_too(all_servers: Started, name:
     asked, noted = noting(all_servers)
     async with EVERY[name].opened(noted) as check:
         probe, server = Probe(check), next(iter(asked.values()))
-        await passes(probe)
+        await passes_again(probe)
         server.pause()
         try:
             frozen = await probe.result()
@@ -114,4 +114,4 @@ async def test_the_other_checks_tell_of_a_server_too(all_servers: Started, name:
 
         assert (frozen.status, frozen.refined_error_type) == ("fail", "timeout")
         assert killed.status == "fail"
-        await passes(probe)
+        await passes_again(probe)

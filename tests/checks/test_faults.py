@@ -5,7 +5,7 @@ import gc
 import socketserver
 import threading
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -21,7 +21,7 @@ TIMEOUT = 0.5
 LATE = TIMEOUT + 1.0
 """Seconds after which a verdict is late: the promise is 0.1 s after the deadline, the rest is for a busy machine."""
 
-PATIENCE = 30.0
+PATIENCE = 15.0
 
 ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 outages = pytest.mark.parametrize(("begin", "end"), [("kill", "start"), ("pause", "resume")], ids=["killed", "frozen"])
@@ -99,15 +99,16 @@ async def test_it_tells_of_a_server_that_goes_and_comes_back(servers: Started, w
     """Killed or frozen between two runs: it fails in time, and says why; it passes soon after the server is back."""
     server = servers(way.server)
     async with probing(way, server.port) as probe:
-        await passes(probe)
+        assert await probe.error() is None
         getattr(server, begin)()
         try:
-            await tells(probe, way.refused if begin == "kill" else way.frozen)
+            error = await probe.error()
         finally:
             getattr(server, end)()
         await asyncio.to_thread(server.wait_until_ready)
 
-        await passes(probe)
+        assert error in (way.refused if begin == "kill" else way.frozen)
+        await passes_again(probe)
 
 
 # A mock broker that is killed comes back elsewhere; `test_kafka` kills one.
@@ -116,7 +117,7 @@ async def test_it_tells_of_a_server_that_is_killed_under_way(servers: Started, w
     """Killed while it is asked: the run fails in time."""
     server = servers(way.server)
     async with probing(way, server.port) as probe:
-        await passes(probe)
+        assert await probe.error() is None
         server.pause()
         asked = asyncio.create_task(probe.error())
         await asyncio.sleep(0.05)
@@ -128,18 +129,10 @@ async def test_it_tells_of_a_server_that_is_killed_under_way(servers: Started, w
             await asyncio.to_thread(server.wait_until_ready)
 
         assert error in {*way.refused, *way.frozen}
-        await passes(probe)
+        await passes_again(probe)
 
 
-async def tells(probe: Probe, errors: Collection[str]) -> None:
-    """It fails from the first run on, and with one of these as soon as a busy machine lets it end in time."""
-    deadline = time.monotonic() + PATIENCE
-    while (error := await probe.error()) not in errors:
-        assert error in {"timeout", "hung"}, error
-        assert time.monotonic() < deadline, f"it never ended in time to be one of {errors}"
-
-
-async def passes(probe: Probe) -> None:
+async def passes_again(probe: Probe) -> None:
     """Wait until it passes."""
     deadline = time.monotonic() + PATIENCE
     while (error := await probe.error()) is not None:
@@ -151,7 +144,7 @@ async def passes(probe: Probe) -> None:
 async def test_it_tells_of_a_server_that_is_not_there(way: Way) -> None:
     """Where nobody listens it fails, with an error type that says so."""
     async with probing(way, free_port()) as probe:
-        await tells(probe, way.refused)
+        assert await probe.error() in way.refused
 
 
 @ways
