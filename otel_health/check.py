@@ -136,8 +136,7 @@ class Check:
         """
         subject = f"check {self.name!r}"
         require_name(self.name, "check")
-        require_callable(subject, self.function)
-        _require_no_arguments(subject, self.function)
+        _require_no_arguments(subject, require_callable(subject, self.function))
         require_seconds(subject, "timeout", self.timeout)
         require_seconds(subject, "interval", self.interval)
         if self.warn_after is not None:
@@ -160,7 +159,7 @@ class Check:
                     f"{subject}: recover is a {type(action).__name__}; pass a function, not its result, "
                     "or a ladder of several"
                 )
-            _require_no_arguments(subject, action, "a recovery action")
+            _require_no_arguments(subject, _signature_of(action), "a recovery action")
         require_seconds(subject, "recover_within", self.recover_within)
         if self.local and self.shared:
             raise ValueError(
@@ -185,10 +184,11 @@ class Check:
 _OPTIONS: Final = tuple(field.name for field in fields(Check) if field.name not in {"name", "function"})
 
 
-def require_callable(subject: str, function: object) -> None:
+def require_callable(subject: str, function: object) -> inspect.Signature | None:
     """Refuse what cannot be called, as the result of a check cannot, and what only makes a check function.
 
-    The latter would look at nothing, and where finishing is passing it would always pass.
+    The latter would look at nothing, and where finishing is passing it would always pass. Returns the signature, if it
+    can be told.
     """
     if not callable(function):
         raise TypeError(
@@ -200,6 +200,7 @@ def require_callable(subject: str, function: object) -> None:
         raise TypeError(
             f"{subject}: the function makes a check function and is none; call it, and pass what it returns"
         )
+    return signature
 
 
 def _signature_of(function: Callable[..., object]) -> inspect.Signature | None:
@@ -209,8 +210,7 @@ def _signature_of(function: Callable[..., object]) -> inspect.Signature | None:
         return None  # The first run will tell.
 
 
-def _require_no_arguments(subject: str, function: Callable[..., object], what: str = "a check") -> None:
-    signature = _signature_of(function)
+def _require_no_arguments(subject: str, signature: inspect.Signature | None, what: str = "a check") -> None:
     parameters = () if signature is None else signature.parameters.values()
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = [each.name for each in parameters if each.default is each.empty and each.kind not in optional]

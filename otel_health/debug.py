@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from otel_health import names
 from otel_health.forks import tell_of_forks
-from otel_health.http.endpoints import Authorize
+from otel_health.http.endpoints import Authorize, require_authorizer
 from otel_health.redaction import redact
 from otel_health.threads import call_on
 
@@ -66,11 +66,7 @@ def debug_routes(
         TypeError: `authorize` cannot be called. There is no default: nobody is let in unasked.
         ValueError: The prefix does not begin with a slash, or ends with one.
     """
-    if not callable(authorize):
-        raise TypeError(
-            f"debug_routes: authorize is a {type(authorize).__name__}; pass a function of the request, such as "
-            "otel_health.access.bearer(token)"
-        )
+    require_authorizer(authorize, "debug_routes: ")
     if not prefix.startswith("/") or prefix.endswith("/"):
         raise ValueError(f"debug_routes: prefix={prefix!r} must begin with '/' and not end with it, such as '/debug'")
     guard = _Guard(authorize, logger or logging.getLogger(names.SCOPE))

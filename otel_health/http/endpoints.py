@@ -371,10 +371,15 @@ def require_details(details: object, authorize: object) -> None:
     """Refuse what is neither a level of detail nor an authoriser."""
     if details not in render.DETAILS:
         raise ValueError(f"details={details!r} must be one of {', '.join(map(repr, render.DETAILS))}")
-    if authorize is not None and not callable(authorize):
-        # Not what it is: as a rule it is the token itself.
+    if authorize is not None:
+        require_authorizer(authorize)
+
+
+def require_authorizer(authorize: object, subject: str = "") -> None:
+    """Refuse what cannot be called, without repeating it: as a rule it is the token itself."""
+    if not callable(authorize):
         raise TypeError(
-            f"authorize is a {type(authorize).__name__}; pass a function of the request, such as "
+            f"{subject}authorize is a {type(authorize).__name__}; pass a function of the request, such as "
             "otel_health.access.bearer(token)"
         )
 
